@@ -1,0 +1,1 @@
+"""Meadow turns a folder of labelled photos into a served, versioned classifier."""

@@ -1,0 +1,104 @@
+"""The trained classifier: the one object behind both the test figures and the service."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from meadow.errors import MeadowError
+from meadow.photos import Preprocessing
+from meadow.session import open_session
+
+FOLDER = Path("models/classifier")
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """From the bytes of a photo to calibrated probabilities.
+
+    Attributes:
+        classes: names, in the order of the probabilities.
+        preprocessing: what makes the network's input from a photo.
+        version: SHA-256 of model.onnx.
+        about: all of model.json.
+        session: the network, `pixels` (n, size, size, 3) uint8 to `probabilities` (n, classes).
+
+    """
+
+    classes: Sequence[str]
+    preprocessing: Preprocessing
+    version: str
+    about: dict[str, Any]
+    session: ort.InferenceSession
+
+    @classmethod
+    def load(cls, folder: Path = FOLDER, *, threads: int = 1) -> "Classifier":
+        """Load what train wrote; `threads` work on one photo.
+
+        Raises:
+            MeadowError: there is none, or model.onnx is not the file that model.json describes.
+
+        """
+        try:
+            about = json.loads((folder / "model.json").read_text("utf-8"))
+            network = (folder / "model.onnx").read_bytes()
+        except FileNotFoundError:
+            raise MeadowError(
+                f"{folder} holds no model. Run `dvc repro train` or `dvc pull {folder}`."
+            ) from None
+        version = hashlib.sha256(network).hexdigest()
+        if version != about["sha256"]:
+            raise MeadowError(
+                f"{folder / 'model.onnx'} is damaged: its SHA-256 is not the one in model.json."
+                " Run `dvc checkout --force models/classifier`."
+            )
+        return cls(
+            classes=about["classes"],
+            preprocessing=Preprocessing(**about["preprocessing"]),
+            version=version,
+            about=about,
+            session=open_session(network, threads=threads),
+        )
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> Probabilities:
+        """Classify preprocessed photos, (n, size, size, 3): (n, classes), each row sums to 1."""
+        found = self.session.run(["probabilities"], {"pixels": pixels})[0].astype(np.float64)
+        total: Probabilities = found / found.sum(axis=1, keepdims=True)
+        return total
+
+    def predict(self, photo: bytes) -> Probabilities:
+        """Classify the bytes of one photo file: (classes,).
+
+        Raises:
+            PhotoError: not a photo that Meadow takes.
+
+        """
+        row: Probabilities = self.probabilities(self.preprocessing(photo)[None])[0]
+        return row
+
+
+def save(
+    folder: Path,
+    network: bytes,
+    *,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    **about: Any,
+) -> None:
+    """Write model.onnx and model.json; `about` is what else is to be known of the model."""
+    (folder / "model.onnx").write_bytes(network)
+    description = {
+        "classes": list(classes),
+        "preprocessing": asdict(preprocessing),
+        "sha256": hashlib.sha256(network).hexdigest(),
+        **about,
+    }
+    text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "model.json").write_text(text + "\n", "utf-8")

@@ -1,0 +1,124 @@
+"""Frozen features: what a backbone without its last layer makes of each photo, cached.
+
+The key is the network and the photo's pixels, so that all experiments share them: another head,
+another split or a new photo never computes an old one again.
+"""
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from meadow import cache, parallel
+from meadow.head import Examples
+from meadow.prepared import Photos, Prepared
+from meadow.pretrained import Weights
+from meadow.session import open_session
+
+VIEWS = ("plain", "mirror")
+
+
+def backbone(arch: str, weights: Weights, *, size: int, seed: int) -> tuple[Path, str]:
+    """Return the ONNX file of a frozen backbone, `pixels` to `features`, and its SHA-256.
+
+    It is exported once; from then on it comes from the cache, and PyTorch is not even imported.
+
+    Raises:
+        MeadowError: see `backbones.build`.
+
+    """
+    start = weights.content if weights.loaded else f"seed {seed}"
+    code = Path(__file__).with_name("backbones.py").read_bytes()
+    key = [arch, start, str(size), version("torch"), version("torchvision"), _sha256(code)]
+    path = cache.folder("backbones") / f"{_sha256(' '.join(key).encode())}.onnx"
+    if not path.exists():
+        from meadow import backbones  # imports PyTorch: 3 s
+
+        network = backbones.build(arch, weights, classes=2, size=size, seed=seed)
+        network = backbones.features(network)
+        # Experiments may do this at the same time: each under its own name, the last one stays.
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_bytes(backbones.exported(network, size=size, output="features"))
+        part.replace(path)
+    return path, _sha256(path.read_bytes())
+
+
+def examples(network: Path, digest: str, ready: Prepared, *, workers: int) -> Examples:
+    """Return the train and val photos as examples for a head; see `frozen`."""
+    parts = [ready.photos("train"), ready.photos("val")]
+    return Examples(
+        features=np.concatenate([frozen(network, digest, part, workers=workers) for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        groups=[row.group for part in parts for row in part.rows],
+        classes=len(ready.classes),
+    )
+
+
+def frozen(network: Path, digest: str, photos: Photos, *, workers: int) -> NDArray[np.float32]:
+    """Return the features of photos, computed where the cache lacks them.
+
+    Each photo is a run of its own on one thread, so that neither the number of threads nor the
+    company of other photos can change a bit of it.
+
+    Args:
+        network: an ONNX file that gives `features`.
+        digest: SHA-256 of the backbone that it has inside, the key of its features.
+        photos: n photos.
+        workers: photos at the same time.
+
+    Returns:
+        (n, 2, d): the features of each photo as it is and mirrored left to right.
+
+    """
+    file = cache.folder("features") / f"{digest}-{onnxruntime.__version__}.sqlite"
+    with closing(sqlite3.connect(file, timeout=60)) as table:
+        table.execute("PRAGMA journal_mode = WAL")
+        table.execute("PRAGMA synchronous = NORMAL")
+        table.execute("CREATE TABLE IF NOT EXISTS features (pixels TEXT PRIMARY KEY, vector BLOB)")
+        missing = [i for i, row in enumerate(photos.rows) if not _find(table, row.pixels)]
+        if missing:
+            _compute(table, network, photos, missing, workers)
+        found = [_find(table, row.pixels) for row in photos.rows]
+    vectors = np.frombuffer(b"".join(found), np.float32)
+    return vectors.reshape(len(found), len(VIEWS), -1)
+
+
+def _compute(
+    table: sqlite3.Connection,
+    network: Path,
+    photos: Photos,
+    missing: Sequence[int],
+    workers: int,
+) -> None:
+    session = open_session(network)
+
+    def run(i: int) -> bytes:
+        pixels = photos.pixels[i : i + 1]
+        views = (pixels, pixels[:, :, ::-1])
+        vectors = [session.run(["features"], {"pixels": np.ascontiguousarray(v)})[0] for v in views]
+        return np.concatenate(vectors).tobytes()
+
+    for i, vector in zip(
+        missing, parallel.ordered(run, missing, workers=workers, title="features"), strict=True
+    ):
+        # Committed one by one: a kill loses at most the photos in flight.
+        with table:
+            table.execute(
+                "INSERT OR IGNORE INTO features VALUES (?, ?)", (photos.rows[i].pixels, vector)
+            )
+
+
+def _find(table: sqlite3.Connection, pixels: str) -> bytes:
+    found = table.execute("SELECT vector FROM features WHERE pixels = ?", (pixels,)).fetchone()
+    return found[0] if found else b""
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,47 @@
+"""The served network as one ONNX graph: pixels in, calibrated probabilities out."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+
+def with_head(
+    backbone: Path, weight: NDArray[np.floating], bias: NDArray[np.floating]
+) -> ModelProto:
+    """Add a linear head, (d, classes) and (classes,), and softmax to a graph that gives `features`.
+
+    The graph goes on to give them too. Weight and bias are already divided by the temperature.
+    """
+    model = onnx.load(backbone)
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.asarray(weight, np.float32), "head.weight"),
+            numpy_helper.from_array(np.asarray(bias, np.float32), "head.bias"),
+        ]
+    )
+    gemm = helper.make_node("Gemm", ["features", "head.weight", "head.bias"], ["head.logits"])
+    return _finish(model, [gemm], "head.logits", len(bias))
+
+
+def with_temperature(network: bytes, temperature: float, classes: int) -> ModelProto:
+    """Add division by the temperature and softmax to a graph that gives `logits`."""
+    model = onnx.load_from_string(network)
+    value = numpy_helper.from_array(np.float32(temperature), "temperature")
+    model.graph.initializer.append(value)
+    divide = helper.make_node("Div", ["logits", "temperature"], ["calibrated"])
+    return _finish(model, [divide], "calibrated", classes)
+
+
+def _finish(
+    model: ModelProto, nodes: list[onnx.NodeProto], logits: str, classes: int
+) -> ModelProto:
+    softmax = helper.make_node("Softmax", [logits], ["probabilities"], axis=1)
+    model.graph.node.extend([*nodes, softmax])
+    model.graph.output.append(
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", classes])
+    )
+    onnx.checker.check_model(model)
+    return model

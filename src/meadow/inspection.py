@@ -1,0 +1,91 @@
+"""A look at one file of a set: a good photo with all that prepare needs to know, or a bad one."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meadow.duplicates import fingerprint
+from meadow.photo_set import PhotoFile
+from meadow.photos import PhotoError, Preprocessing, decode, opened
+
+MAX_BYTES = 100_000_000  # of one file: far above any photo of 40 million pixels
+
+
+@dataclass(frozen=True)
+class GoodPhoto:
+    """A photo that was decoded.
+
+    Attributes:
+        file: which one.
+        sha256: of the file's bytes.
+        width, height: as stored, pixels.
+        size: of the file, bytes.
+        fingerprint: for near-duplicates, see `duplicates.fingerprint`.
+        pixels: SHA-256 of the network's input, the key of the photo's frozen features.
+
+    """
+
+    file: PhotoFile
+    sha256: str
+    width: int
+    height: int
+    size: int
+    fingerprint: NDArray[np.uint8]
+    pixels: str
+
+
+@dataclass(frozen=True)
+class BadPhoto:
+    """A file that cannot be used: `reason` in one word, `detail` in a sentence."""
+
+    file: PhotoFile
+    reason: str
+    detail: str
+
+
+def inspect(
+    folder: Path, file: PhotoFile, preprocessing: Preprocessing, min_side: int
+) -> tuple[GoodPhoto, NDArray[np.uint8]] | BadPhoto:
+    """Read and decode one file.
+
+    Args:
+        folder: the set's folder; a link that leads out of it is bad.
+        file: the file.
+        preprocessing: makes the network's input.
+        min_side: a photo with a shorter side, in pixels, is bad.
+
+    Returns:
+        The photo and the network's input, uint8, (size, size, 3); or what is wrong with it.
+
+    """
+    path = folder / file.path
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return BadPhoto(file, "link", "a link that leads out of the set")
+        if not path.is_file():
+            return BadPhoto(file, "link", "a link to a folder or to nothing")
+        if path.stat().st_size > MAX_BYTES:
+            return BadPhoto(file, "too_large", f"more than {MAX_BYTES:,} bytes")
+        data = path.read_bytes()
+        width, height = opened(data).size
+        if min(width, height) < min_side:
+            return BadPhoto(file, "too_small", f"{width} x {height}: a side is under {min_side} px")
+        image = decode(data, preprocessing.enough)
+    except PhotoError as error:
+        return BadPhoto(file, error.reason, str(error))
+    except OSError as error:
+        return BadPhoto(file, "unreadable", error.strerror or str(error))
+    pixels = preprocessing.resized(image)
+    photo = GoodPhoto(
+        file=file,
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=width,
+        height=height,
+        size=len(data),
+        fingerprint=fingerprint(image),
+        pixels=hashlib.sha256(pixels).hexdigest(),
+    )
+    return photo, pixels

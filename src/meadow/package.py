@@ -1,0 +1,129 @@
+"""Build the Bento: the service, its modules and the model, with a version made of its content.
+
+Reads:  bentofile.yaml and what it includes (models/classifier/, modules of src/meadow),
+        requirements/, reports/predictions.csv and the test photos, to compare answers.
+Writes: models/bento/ and metrics/package.json.
+"""
+
+import csv
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+import yaml
+
+from meadow import outputs, params, requirements, serving
+from meadow.errors import MeadowError, run
+
+BENTO = Path("models/bento")
+METRICS = Path("metrics/package.json")
+SERVING = Path("requirements/serving.txt")
+COMPARED = 200  # test photos at most
+TOLERANCE = 1e-6  # of a probability
+
+
+def package() -> None:
+    """Run the stage."""
+    photos = Path(params.load("data", params.Data).dir)
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = stage(Path(temporary) / "staged")
+        version = content_hash(staged)[:12]
+        built = build(staged, version, Path(temporary) / "home")
+        compared, difference = compare(built, photos)
+        with outputs.whole(BENTO) as out:
+            shutil.copytree(built, out)
+    size = sum(file.stat().st_size for file in BENTO.rglob("*") if file.is_file())
+    figures = {
+        "version": version,
+        "bytes": size,
+        "compared": compared,
+        "largest_difference": difference,
+    }
+    outputs.write_json(METRICS, figures)
+
+
+def stage(folder: Path) -> Path:
+    """Copy bentofile.yaml and what it includes to an empty folder.
+
+    BentoML copies links as links, and the Bento would hold no model; here they are refused.
+    """
+    recipe = yaml.safe_load(Path("bentofile.yaml").read_text("utf-8"))
+    for name in ["bentofile.yaml", *recipe["include"]]:
+        source = Path(name)
+        if source.is_symlink() or not source.is_file():
+            raise MeadowError(
+                f"bentofile.yaml includes {name}, which is a link or missing. Run `dvc repro train`,"
+                " or `dvc unprotect models/classifier` where DVC links its files."
+            )
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    lock = folder / SERVING
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("\n".join(requirements.locked(SERVING)) + "\n", "utf-8")
+    return folder
+
+
+def content_hash(folder: Path) -> str:
+    """Return the SHA-256 of the names and bytes of all files of a folder."""
+    total = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            total.update(f"{digest}  {file.relative_to(folder).as_posix()}\n".encode())
+    return total.hexdigest()
+
+
+def build(staged: Path, version: str, home: Path) -> Path:
+    """Run `bentoml build` in a home of its own; return the Bento's folder."""
+    os.environ.update(BENTOML_HOME=str(home), BENTOML_DO_NOT_TRACK="True")
+    import bentoml  # it makes its home when it is imported
+
+    bento = bentoml.bentos.build_bentofile(
+        str(staged / "bentofile.yaml"), version=version, build_ctx=str(staged)
+    )
+    description = Path(bento.path) / "bento.yaml"
+    # The one thing in a Bento that is not made of its content.
+    text = re.sub(
+        r"^creation_time:.*$",
+        "creation_time: '1970-01-01T00:00:00+00:00'",
+        description.read_text("utf-8"),
+        flags=re.MULTILINE,
+    )
+    description.write_text(text, "utf-8")
+    return Path(bento.path)
+
+
+def compare(bento: Path, photos: Path) -> tuple[int, float]:
+    """Serve the Bento and compare its answers with evaluate's.
+
+    Returns:
+        How many photos were compared, and the largest difference of a probability.
+
+    Raises:
+        MeadowError: an answer differs by more than `TOLERANCE`.
+
+    """
+    with Path("reports/predictions.csv").open(encoding="utf-8", newline="") as file:
+        expected = list(islice(csv.DictReader(file), COMPARED))
+    largest = 0.0
+    with serving.serving(str(bento), bento) as url:
+        for record in expected:
+            answer = serving.ask(url, (photos / record["path"]).read_bytes())
+            for name, p in answer["probabilities"].items():
+                difference = abs(p - float(record[f"p({name})"]))
+                largest = max(largest, difference)
+                if difference > TOLERANCE:
+                    raise MeadowError(
+                        f"the Bento answers {p} for {name} in {record['path']!r}, evaluate says"
+                        f" {record[f'p({name})']}. Run `dvc repro evaluate package`."
+                    )
+    return len(expected), largest
+
+
+if __name__ == "__main__":
+    run(package)

@@ -1,0 +1,148 @@
+"""A photo: from the bytes of its file to the pixels that the network sees.
+
+`decode` and `Preprocessing` are the only way into the network, for training, for the test
+figures and in the service, so that a served answer equals the evaluated one.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 40_000_000  # 120 MB as RGB; a phone's photo has 12 to 50 million, most far under
+MIN_SIDE = 8  # px; below, there is nothing to see
+
+# Checked against MAX_PIXELS below, before any pixel is decoded; Pillow's own warning comes later.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+Reason = Literal["format", "damaged", "too_small", "too_large"]
+
+
+class PhotoError(ValueError):
+    """The bytes are not a photo that Meadow takes; `reason` says why in one word."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def opened(data: bytes) -> Image.Image:
+    """Open a photo file by its header; no pixel is decoded yet.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        PhotoError: not a JPEG, PNG or WebP file, too small, or too large.
+
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise PhotoError("too_large", f"more than {MAX_PIXELS:,} pixels") from None
+    except Exception:  # Pillow's readers raise a dozen types on damaged bytes
+        raise PhotoError("format", f"not a {', '.join(FORMATS)} file") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PhotoError("too_large", f"{width} x {height}: more than {MAX_PIXELS:,} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise PhotoError("too_small", f"{width} x {height}: a side is under {MIN_SIDE} px")
+    return image
+
+
+def decode(data: bytes, at_least: int | None = None) -> Image.Image:
+    """Decode the bytes of a JPEG, PNG or WebP file to upright RGB.
+
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to
+    8 bits, CMYK is converted, and of an animation the first frame is taken.
+
+    Args:
+        data: the whole file.
+        at_least: if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's scaled
+            DCT), as long as both sides stay this many pixels or more: 3 to 4 times faster
+            on photos of 12 megapixels.
+
+    Raises:
+        PhotoError: see `opened`; or the file is damaged.
+
+    """
+    image = opened(data)
+    if at_least is not None:
+        image.draft(None, (at_least, at_least))
+    try:
+        image.load()
+        return _rgb(_upright(image))
+    except Exception as error:
+        raise PhotoError("damaged", f"damaged or truncated: {error}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a garbled EXIF block says nothing about the pixels
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow's own conversion cuts 16-bit values off at 255: nearly everything turns white.
+        grey = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an RGB photo to the network's input; travels with the weights in model.json.
+
+    Attributes:
+        size: side of the network's square input, pixels.
+        resize: `squash` the whole photo into the square, or `crop` its middle square.
+
+    """
+
+    size: int
+    resize: Literal["squash", "crop"]
+
+    def __call__(self, data: bytes) -> NDArray[np.uint8]:
+        """Decode and resize one photo.
+
+        Args:
+            data: the bytes of a photo file.
+
+        Returns:
+            Pixels, (size, size, 3), RGB, 0 to 255. Mean and standard deviation are applied
+            inside the network's graph.
+
+        Raises:
+            PhotoError: see `decode`.
+
+        """
+        return self.resized(decode(data, self.enough))
+
+    @property
+    def enough(self) -> int:
+        """Shortest side, in pixels, that a scaled decode must keep; see `decode`.
+
+        Twice the input: the antialiased resize then still averages over real pixels.
+        """
+        return 2 * self.size
+
+    def resized(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize a decoded RGB photo, antialiased: (size, size, 3), RGB, 0 to 255."""
+        box = None
+        if self.resize == "crop":
+            side = min(image.size)
+            left, top = (image.width - side) / 2, (image.height - side) / 2
+            box = (left, top, left + side, top + side)
+        square = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        return np.asarray(square)

@@ -1,0 +1,110 @@
+"""Start `bentoml serve`, ask it, stop it: for package's comparison, the demo and the tests."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from meadow.errors import MeadowError
+
+READY_WITHIN = 60  # seconds; 3 are usual
+STOP_WITHIN = 10
+
+
+@contextmanager
+def serving(target: str, folder: Path) -> Iterator[str]:
+    """Serve a Bento's folder, or a service by its import name, on a free port of the loopback.
+
+    Args:
+        target: what `bentoml serve` gets.
+        folder: working directory; the service finds models/classifier there, or in the Bento.
+
+    Yields:
+        The URL, when it answers.
+
+    Raises:
+        MeadowError: it ended or was not ready in time; the end of its log is in the message.
+
+    """
+    with tempfile.TemporaryDirectory() as home, Path(home, "log").open("w+b") as log:
+        port = _free_port()
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "bentoml",
+                "serve",
+                target,
+                "--host",
+                "127.0.0.1",
+                "--port",
+                port,
+            ],
+            cwd=folder,
+            # A home of its own: BentoML's is global, and a start wipes the metrics of another.
+            env={**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait(server, f"{url}/readyz", Path(home, "log"))
+            yield url
+        finally:
+            server.terminate()
+            try:
+                server.wait(STOP_WITHIN)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def ask(url: str, photo: bytes) -> dict[str, Any]:
+    """Send the bytes of one photo to a service; return its answer.
+
+    Raises:
+        MeadowError: the service refuses the photo, or cannot be reached.
+
+    """
+    request = urllib.request.Request(  # noqa: S310  # the caller's own service
+        f"{url}/predict", photo, {"Content-Type": "application/octet-stream"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        raise MeadowError(f"{url} answers {error.code}: {error.read().decode()}") from None
+    except OSError as error:
+        raise MeadowError(
+            f"{url} cannot be reached: {error}. Start it with `make serve`."
+        ) from None
+
+
+def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    end = time.monotonic() + READY_WITHIN
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=1):  # noqa: S310
+                return
+        except OSError:
+            if server.poll() is not None:
+                break
+            time.sleep(0.05)
+    tail = log.read_text("utf-8", "replace")[-2000:]
+    raise MeadowError(f"the service did not start:\n{tail}")
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

@@ -1,0 +1,138 @@
+"""Train the classifier: a linear head on frozen features, or all layers.
+
+Reads:  data/prepared/ (train and val), models/pretrained/, section `train` of params.yaml.
+Writes: models/classifier/ (model.onnx, weights.safetensors, model.json), and with DVCLive
+        metrics/train/ (metrics.json and plots).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from dvclive import Live
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors.numpy import save_file
+
+from meadow import classifier, features, graphs, head, outputs, params, prepared
+from meadow.errors import run
+from meadow.prepared import Prepared
+from meadow.pretrained import Weights
+
+METRICS = Path("metrics/train")
+Log = Callable[[dict[str, float]], None]
+
+
+class TrainParams(params.Section):
+    """Section `train`; params.yaml says what each key means."""
+
+    method: Literal["probe", "finetune"]
+    arch: str
+    weights: str
+    seed: int = Field(ge=0, lt=2**32)
+    l2: Literal["auto"] | float
+    epochs: int = Field(ge=1)
+    patience: int = Field(ge=1)
+    batch_size: int = Field(ge=16, multiple_of=16)
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    label_smoothing: float = Field(ge=0, lt=1)
+    augment: float = Field(ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What either method makes: the served graph, its learned tensors, and how it came about."""
+
+    network: bytes
+    tensors: dict[str, NDArray[Any]]
+    about: dict[str, Any]
+
+
+def train() -> None:
+    """Run the stage."""
+    p = params.load("train", TrainParams)
+    workers = params.load("runtime", params.Runtime).workers
+    ready = prepared.load()
+    weights = Weights.of(p.weights)
+    # Without dvcyaml=None DVCLive would rewrite dvc.yaml.
+    with Live(str(METRICS), dvcyaml=None, save_dvc_exp=False) as live:
+
+        def log(figures: dict[str, float]) -> None:
+            for name, value in figures.items():
+                live.log_metric(name, value)
+            live.next_step()
+
+        trained = METHODS[p.method](p, ready, weights, workers, log)
+    with outputs.whole(classifier.FOLDER) as out:
+        out.mkdir()
+        save_file(trained.tensors, out / "weights.safetensors")
+        classifier.save(
+            out,
+            trained.network,
+            classes=ready.classes,
+            preprocessing=ready.preprocessing,
+            method=p.method,
+            arch=p.arch,
+            weights=weights.content,
+            **trained.about,
+        )
+
+
+def probe(p: TrainParams, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+    """Fit a linear head on the frozen features of the train and val photos."""
+    size = ready.preprocessing.size
+    backbone, digest = features.backbone(p.arch, weights, size=size, seed=p.seed)
+    examples = features.examples(backbone, digest, ready, workers=workers)
+    fitted = head.fit(examples, None if p.l2 == "auto" else p.l2)
+    for log_loss in fitted.log_loss.values():
+        log({"cv/log_loss": log_loss})
+    network = graphs.with_head(backbone, fitted.weight, fitted.bias)
+    return Trained(
+        network.SerializeToString(deterministic=True),
+        {"head.weight": fitted.weight, "head.bias": fitted.bias},
+        {
+            "backbone": digest,
+            "l2": fitted.l2,
+            "l2_chosen": p.l2 == "auto",
+            "temperature": round(fitted.temperature, 6),
+        },
+    )
+
+
+def finetune(p: TrainParams, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+    """Train all layers on the train photos; the val photos choose the epoch."""
+    from meadow import backbones, finetuning  # they import PyTorch, which a probe rarely needs
+
+    size, classes = ready.preprocessing.size, len(ready.classes)
+    network = backbones.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
+    schedule = finetuning.Schedule(
+        **{field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
+    )
+    checkpoint = finetuning.checkpoint(p.arch, weights, ready, schedule)
+    logits = finetuning.finetune(
+        network,
+        ready.photos("train"),
+        val := ready.photos("val"),
+        schedule,
+        checkpoint=checkpoint,
+        workers=workers,
+        log=log,
+    )
+    temperature = head.calibrate(logits, val.targets)
+    graph = graphs.with_temperature(
+        backbones.exported(network, size=size, output="logits"), temperature, classes
+    )
+    checkpoint.unlink()
+    return Trained(
+        graph.SerializeToString(deterministic=True),
+        {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
+        {"temperature": round(temperature, 6)},
+    )
+
+
+METHODS = {"probe": probe, "finetune": finetune}
+
+if __name__ == "__main__":
+    run(train)
