@@ -188,7 +188,7 @@ def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
 
 
 def _pixels(photos: Photos, rows: slice | NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(photos.pixels[rows]))
+    return torch.from_numpy(np.array(photos.pixels[rows]))  # a copy: the file is read-only
 
 
 def _warps(rng: np.random.Generator, n: int, strength: float) -> Tensor:

@@ -19,7 +19,6 @@ import yaml
 from meadow import outputs, params, requirements, serving
 from meadow.errors import MeadowError, run
 
-BENTO = Path("models/bento")
 METRICS = Path("metrics/package.json")
 SERVING = Path("requirements/serving.txt")
 COMPARED = 200  # test photos at most
@@ -34,9 +33,9 @@ def package() -> None:
         version = content_hash(staged)[:12]
         built = build(staged, version, Path(temporary) / "home")
         compared, difference = compare(built, photos)
-        with outputs.whole(BENTO) as out:
+        with outputs.whole(serving.BENTO) as out:
             shutil.copytree(built, out)
-    size = sum(file.stat().st_size for file in BENTO.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in serving.BENTO.rglob("*") if file.is_file())
     figures = {
         "version": version,
         "bytes": size,
@@ -56,7 +55,7 @@ def stage(folder: Path) -> Path:
         source = Path(name)
         if source.is_symlink() or not source.is_file():
             raise MeadowError(
-                f"bentofile.yaml includes {name}, which is a link or missing. Run `dvc repro train`,"
+                f"bentofile.yaml includes {name}, which is a link or missing. Run `dvc repro`,"
                 " or `dvc unprotect models/classifier` where DVC links its files."
             )
         target = folder / name
@@ -111,7 +110,7 @@ def compare(bento: Path, photos: Path) -> tuple[int, float]:
     with Path("reports/predictions.csv").open(encoding="utf-8", newline="") as file:
         expected = list(islice(csv.DictReader(file), COMPARED))
     largest = 0.0
-    with serving.serving(str(bento), bento) as url:
+    with serving.serving(bento) as url:
         for record in expected:
             answer = serving.ask(url, (photos / record["path"]).read_bytes())
             for name, p in answer["probabilities"].items():

@@ -1,11 +1,13 @@
 """Pretrained weights: where they come from, and what they contain; without importing PyTorch."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meadow import outputs
 from meadow.errors import MeadowError
 
 if TYPE_CHECKING:
@@ -54,6 +56,29 @@ class Weights:
     def loaded(self) -> bool:
         """Whether there are weights to load."""
         return self.source != "none"
+
+    @classmethod
+    def take(cls, source: Path) -> Path:
+        """Copy a state_dict into models/pretrained, under a name that tells its content.
+
+        The name is torchvision's convention, `name-hash.pth`; the same content is never kept twice.
+
+        Raises:
+            MeadowError: no such file, or not a plain state_dict.
+
+        """
+        if not source.is_file():
+            raise MeadowError(f"there is no file {source}.")
+        data = source.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        cls(str(source), digest).read()
+        if same := sorted(FOLDER.glob(f"*-{digest[:8]}.pth")):
+            return same[0]
+        name = re.sub(r"[^A-Za-z0-9_.]+", "_", source.stem)
+        path = FOLDER / f"{name}-{digest[:8]}.pth"
+        with outputs.whole(path) as part:
+            part.write_bytes(data)
+        return path
 
     def read(self) -> "dict[str, Tensor]":
         """Read the tensors of the file by name.

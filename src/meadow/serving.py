@@ -16,17 +16,18 @@ from typing import Any
 
 from meadow.errors import MeadowError
 
+BENTO = Path("models/bento")
 READY_WITHIN = 60  # seconds; 3 are usual
 STOP_WITHIN = 10
 
 
 @contextmanager
-def serving(target: str, folder: Path) -> Iterator[str]:
+def serving(target: str | Path) -> Iterator[str]:
     """Serve a Bento's folder, or a service by its import name, on a free port of the loopback.
 
     Args:
-        target: what `bentoml serve` gets.
-        folder: working directory; the service finds models/classifier there, or in the Bento.
+        target: what `bentoml serve` gets. A path is made absolute: BentoML 1.4.39 looks for a
+            relative one below itself.
 
     Yields:
         The URL, when it answers.
@@ -37,19 +38,19 @@ def serving(target: str, folder: Path) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory() as home, Path(home, "log").open("w+b") as log:
         port = _free_port()
+        name = str(target.resolve()) if isinstance(target, Path) else target
         server = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 "bentoml",
                 "serve",
-                target,
+                name,
                 "--host",
                 "127.0.0.1",
                 "--port",
                 port,
             ],
-            cwd=folder,
             # A home of its own: BentoML's is global, and a start wipes the metrics of another.
             env={**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"},
             stdout=log,

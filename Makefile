@@ -1,0 +1,38 @@
+# Each target is a line or two over a command that can be run by hand.
+VENV := .venv
+PYTHON ?= python3
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export BENTOML_DO_NOT_TRACK := True
+export DVC_NO_ANALYTICS := 1
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/installed: requirements.txt requirements/*.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV) && pip install -q -r requirements.txt
+	pip install -q --no-deps -e . && touch $@
+
+install: $(VENV)/installed  ## make .venv with everything in it
+
+demo: $(VENV)/installed  ## draw photos, run the pipeline, start the service, ask it
+	meadow demo
+
+repro: $(VENV)/installed  ## run what has changed of the pipeline
+	dvc repro
+
+serve: $(VENV)/installed  ## serve the Bento on http://localhost:3000
+	bentoml serve $(CURDIR)/models/bento
+
+test: $(VENV)/installed  ## the whole test suite
+	pytest
+
+check: $(VENV)/installed  ## linters and the fast tests
+	ruff format --check && ruff check && mypy && pytest -m "not slow"
+
+lock: $(VENV)/installed  ## write requirements/constraints.txt anew from what is installed
+	pip freeze --exclude-editable > requirements/constraints.txt
+
+clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
+
+.PHONY: help install demo repro serve test check lock clean

@@ -1,0 +1,79 @@
+"""The command `meadow`: photo sets, weights, recipes, and the demo. Stages are run by DVC."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from meadow import dandelion_grass, demo, importing, recipes, tracking
+from meadow.errors import MeadowError, run
+from meadow.pretrained import Weights
+
+RAW = Path("data/raw")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; a mistake that the user can mend ends with one line and status 1."""
+    chosen = _parser().parse_args(arguments)
+    run(lambda: chosen.command(chosen))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "meadow", description="A folder of labelled photos becomes a served classifier."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help=f"put a photo set into {RAW} and track it")
+    sets = data.add_subparsers(title="sets", required=True, metavar="SET")
+    each = sets.add_parser("demo", help="drawn by program: 400 dandelions and lawns")
+    each.add_argument("--count", type=int, default=400, help="number of photos")
+    each.set_defaults(command=_data_demo)
+    each = sets.add_parser("dandelion-grass", help="the real set: 400 photos from the web")
+    each.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a copy at hand")
+    each.set_defaults(command=_data_dandelion_grass)
+    each = sets.add_parser("import", help="your own: a folder or zip with one folder per class")
+    each.add_argument("source", type=Path, metavar="DIR|ZIP")
+    each.set_defaults(command=_data_import)
+
+    each = commands.add_parser("weights", help="take a state_dict as pretrained weights")
+    each.add_argument("file", type=Path)
+    each.set_defaults(command=_weights)
+
+    each = commands.add_parser("recipe", help="write a recipe's values into params.yaml")
+    each.add_argument("name", choices=recipes.names())
+    each.set_defaults(command=_recipe)
+
+    each = commands.add_parser("demo", help="photos, pipeline, service, one answer")
+    each.set_defaults(command=lambda _: demo.demo(RAW))
+    return parser
+
+
+def _data_demo(chosen: argparse.Namespace) -> None:
+    _replace_set(lambda: demo.draw(RAW, chosen.count))
+
+
+def _data_dandelion_grass(chosen: argparse.Namespace) -> None:
+    _replace_set(lambda: dandelion_grass.fetch(RAW, chosen.source))
+
+
+def _data_import(chosen: argparse.Namespace) -> None:
+    if chosen.source.resolve().is_relative_to(RAW.resolve()):
+        raise MeadowError(f"{chosen.source} is the set itself. Track its changes: `dvc add {RAW}`.")
+    _replace_set(lambda: importing.import_set(chosen.source, RAW))
+
+
+def _replace_set(make: Callable[[], None]) -> None:
+    tracking.refuse_untracked(RAW)
+    make()
+    tracking.track(RAW)
+    print(f"{RAW} is tracked by {RAW}.dvc. Next: `dvc repro`, then `git add -A && git commit`.")
+
+
+def _weights(chosen: argparse.Namespace) -> None:
+    path = Weights.take(chosen.file)
+    tracking.track(path)
+    print(recipes.set_params({"train": {"weights": str(path)}}) or "params.yaml names it already.")
+
+
+def _recipe(chosen: argparse.Namespace) -> None:
+    print(recipes.set_params(recipes.read(chosen.name)) or "params.yaml has these values already.")
