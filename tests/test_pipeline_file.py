@@ -81,7 +81,7 @@ def test_editing_the_service_reruns_package_alone() -> None:
     """The service is no part of what is learned or measured."""
     users = [name for name, stage in STAGES.items() if "src/meadow/service.py" in stage["deps"]]
 
-    assert ["package"] == users
+    assert users == ["package"]
 
 
 def test_the_stages_are_the_verbs() -> None:

@@ -5,6 +5,7 @@ figures and in the service, so that a served answer equals the evaluated one.
 """
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -17,8 +18,11 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 40_000_000  # 120 MB as RGB; a phone's photo has 12 to 50 million, most far under
 MIN_SIDE = 8  # px; below, there is nothing to see
 
-# Checked against MAX_PIXELS below, before any pixel is decoded; Pillow's own warning comes later.
+SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
+
+# Sizes are checked against MAX_PIXELS below, and a photo with garbled EXIF is taken as it lies.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")
 
 Reason = Literal["format", "damaged", "too_small", "too_large"]
 
@@ -46,6 +50,8 @@ def opened(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise PhotoError("too_large", f"more than {MAX_PIXELS:,} pixels") from None
     except Exception:  # Pillow's readers raise a dozen types on damaged bytes
+        if SIGNATURE.match(data):
+            raise PhotoError("damaged", "damaged or truncated") from None
         raise PhotoError("format", f"not a {', '.join(FORMATS)} file") from None
     width, height = image.size
     if width * height > MAX_PIXELS:

@@ -1,0 +1,287 @@
+import csv
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import SetParams, draw_set, encoded, photo
+
+from meadow import prepared
+from meadow.errors import MeadowError
+from meadow.photos import Preprocessing
+from meadow.prepare import prepare
+
+RAW = Path("data/raw")
+
+
+def figures() -> dict[str, object]:
+    found: dict[str, object] = json.loads(Path("metrics/prepare.json").read_text())
+    return found
+
+
+def left_out() -> dict[str, str]:
+    with Path("data/prepared/left_out.csv").open(encoding="utf-8", newline="") as file:
+        return {record["path"]: record["reason"] for record in csv.DictReader(file)}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_every_photo_is_listed_once_and_packed_in_order(toy_set: Path) -> None:
+    """The manifest names each photo, and row i of train.npy is the i-th train photo of it."""
+    prepare()
+    ready = prepared.load()
+
+    assert ready.classes == ["gold", "moss"]
+    assert [row.path for row in ready.rows] == sorted(
+        p.relative_to(toy_set).as_posix() for p in toy_set.rglob("*.jpg")
+    )
+    for split in ("train", "val"):
+        photos = ready.photos(split)
+        for row, pixels in zip(photos.rows, photos.pixels, strict=True):
+            data = (toy_set / row.path).read_bytes()
+            assert np.array_equal(pixels, Preprocessing(32, "squash")(data))
+
+
+def test_the_test_photos_are_not_packed(toy_set: Path) -> None:
+    """What train cannot read, it cannot learn from."""
+    prepare()
+
+    assert sorted(p.name for p in prepared.FOLDER.iterdir()) == [
+        "classes.json",
+        "left_out.csv",
+        "manifest.csv",
+        "train.npy",
+        "val.npy",
+    ]
+
+
+def test_same_photos_same_bytes_at_any_number_of_threads(
+    toy_set: Path, set_params: SetParams
+) -> None:
+    """Nor does the place or the age of a file matter."""
+    set_params(runtime={"workers": 1})
+    prepare()
+    first = contents(Path("data/prepared"))
+    os.utime(toy_set / "gold/000.jpg", (1, 1))
+    set_params(runtime={"workers": 7})
+    prepare()
+
+    assert first == contents(Path("data/prepared"))
+
+
+def test_adding_photos_moves_no_old_one(toy_set: Path) -> None:
+    """Otherwise figures of two versions of the data could not be compared."""
+    prepare()
+    before = {row.path: row.split for row in prepared.load().rows}
+    for i in range(30):
+        (toy_set / "gold" / f"new{i}.jpg").write_bytes(encoded(photo(1000 + i)))
+    prepare()
+    after = {row.path: row.split for row in prepared.load().rows}
+
+    assert len(after) == len(before) + 30
+    assert before == {path: after[path] for path in before}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "format"),
+        (b"hello", "format"),
+        (encoded(photo(1))[:600], "damaged"),
+        (encoded(photo(1, side=20)), "too_small"),
+        (encoded(Image.new("1", (9000, 9000)), "PNG"), "too_large"),
+    ],
+    ids=["empty", "text", "truncated", "tiny", "huge"],
+)
+def test_a_bad_photo_is_left_out_by_name(
+    toy_set: Path,
+    set_params: SetParams,
+    capsys: pytest.CaptureFixture[str],
+    data: bytes,
+    reason: str,
+) -> None:
+    """Or fails the stage, as prepare.on_bad_photo says; then nothing is written."""
+    (toy_set / "gold/bad.jpg").write_bytes(data)
+    prepare()
+
+    assert left_out() == {"gold/bad.jpg": reason}
+    assert figures()["left_out"] == {"total": 1, reason: 1}
+    assert "gold/bad.jpg" in capsys.readouterr().err
+
+    before = contents(Path("data"))
+    set_params(prepare={"on_bad_photo": "fail"})
+    with pytest.raises(MeadowError, match=r"gold/bad\.jpg"):
+        prepare()
+    assert before == contents(Path("data"))
+
+
+def test_the_modes_of_real_files_are_taken(toy_set: Path) -> None:
+    """CMYK, 16-bit, palette and alpha photos, and one that lies on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = np.asarray(photo(1).convert("L")).astype(np.uint16) * 257
+    for name, data in {
+        "cmyk.jpg": encoded(photo(501).convert("CMYK")),
+        "deep.png": encoded(Image.fromarray(grey), "PNG"),
+        "palette.png": encoded(photo(502).convert("P"), "PNG"),
+        "alpha.png": encoded(photo(503).convert("RGBA"), "PNG"),
+        "turned.jpg": encoded(photo(504), exif=exif),
+    }.items():
+        (toy_set / "gold" / name).write_bytes(data)
+
+    prepare()
+
+    assert left_out() == {}
+    assert figures()["kept"] == 37
+
+
+def test_copies_and_near_duplicates_stay_on_one_side(toy_set: Path) -> None:
+    """A byte copy is left out; a resized or re-encoded one stays in its original's split."""
+    original = Image.open(toy_set / "gold/003.jpg").convert("RGB")
+    shutil.copy(toy_set / "gold/003.jpg", toy_set / "gold/copy.jpg")
+    (toy_set / "gold/poor.jpg").write_bytes(encoded(original, quality=30))
+    (toy_set / "gold/small.png").write_bytes(encoded(original.resize((48, 52)), "PNG"))
+
+    prepare()
+
+    rows = {row.path: row for row in prepared.load().rows}
+    group = [rows[f"gold/{name}"] for name in ("003.jpg", "poor.jpg", "small.png")]
+    assert left_out() == {"gold/copy.jpg": "copy"}
+    assert figures()["near_duplicates"] == 3
+    assert len({row.group for row in group}) == len({row.split for row in group}) == 1
+
+
+@pytest.mark.parametrize("quality", [None, 30])
+def test_one_photo_in_two_classes_is_refused(toy_set: Path, quality: int | None) -> None:
+    """One of its labels is wrong, and only a person knows which."""
+    source = toy_set / "gold/005.jpg"
+    data = source.read_bytes() if quality is None else encoded(Image.open(source), quality=quality)
+    (toy_set / "moss/stray.jpg").write_bytes(data)
+
+    with pytest.raises(MeadowError, match=r"gold/005\.jpg' = 'moss/stray\.jpg"):
+        prepare()
+
+
+def test_near_duplicates_can_be_switched_off(toy_set: Path, set_params: SetParams) -> None:
+    """The way out when photos only look alike to the program."""
+    set_params(prepare={"near_duplicates": False})
+    data = encoded(Image.open(toy_set / "gold/005.jpg"), quality=30)
+    (toy_set / "moss/stray.jpg").write_bytes(data)
+
+    prepare()
+
+    assert figures()["near_duplicates"] == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({}, "0 classes"),
+        ({"gold": 8}, r"1 classes \('gold'\)"),
+        ({"gold": 8, "moss": 0}, "class folder .*moss' is empty"),
+        ({"gold": 8, "moss": 2}, "class 'moss' has 2 usable photos; 3"),
+    ],
+    ids=["none", "one class", "an empty class", "fewer photos than splits"],
+)
+def test_a_set_too_small_is_refused(project: Path, counts: dict[str, int], message: str) -> None:
+    """With the number that is there and the number that is needed."""
+    RAW.mkdir(parents=True)
+    draw_set(RAW, counts)
+
+    with pytest.raises(MeadowError, match=message):
+        prepare()
+
+
+def test_without_photos_the_next_command_is_named(project: Path) -> None:
+    """A fresh clone has none."""
+    with pytest.raises(MeadowError, match="meadow data demo"):
+        prepare()
+
+
+def test_odd_file_names_are_names(toy_set: Path) -> None:
+    """Spaces, quotes, a newline, commas and emoji come through the manifest unchanged."""
+    names = {
+        "two words.jpg",
+        "quo\"te's.jpg",
+        "new\nline.jpg",
+        "a,b;c.jpg",
+        "\U0001f33c.jpg",
+        "-n.jpg",
+    }
+    for i, name in enumerate(names):
+        (toy_set / "gold" / name).write_bytes(encoded(photo(700 + i)))
+
+    prepare()
+
+    assert names <= {Path(row.path).name for row in prepared.load().rows}
+
+
+def test_a_link_out_of_the_set_is_not_followed(toy_set: Path, tmp_path: Path) -> None:
+    """Data from elsewhere would not be versioned with the set, or be private."""
+    outside = tmp_path / "outside"
+    draw_set(outside, {"private": 2})
+    (toy_set / "gold/link.jpg").symlink_to(outside / "private/000.jpg")
+    (toy_set / "gold/folder").symlink_to(outside / "private")
+    (toy_set / "gold/nowhere.jpg").symlink_to("nowhere")
+
+    prepare()
+
+    assert left_out() == {
+        "gold/folder": "link",
+        "gold/link.jpg": "link",
+        "gold/nowhere.jpg": "link",
+    }
+
+
+def test_a_file_beside_the_class_folders_is_refused(toy_set: Path) -> None:
+    """It has no label; hidden files and the litter of systems are passed over."""
+    (toy_set / ".DS_Store").write_bytes(b"x")
+    (toy_set / "gold/Thumbs.db").write_bytes(b"x")
+    prepare()
+    (toy_set / "lost.jpg").write_bytes(encoded(photo(1)))
+
+    with pytest.raises(MeadowError, match=r"lost\.jpg' lies beside the class folders"):
+        prepare()
+
+
+def stage(limit: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "meadow.prepare"],
+        check=False, capture_output=True, text=True, preexec_fn=limit,
+    )  # fmt: skip
+
+
+def test_a_full_disk_leaves_nothing_half_written(toy_set: Path) -> None:
+    """The error is one line, the old result stays, and a rerun completes."""
+    prepare()
+    before = contents(Path("data/prepared"))
+
+    done = stage(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "make room" in done.stderr
+    assert before == contents(Path("data/prepared"))
+    assert not list(Path("data").glob("*.part"))
+    assert stage().returncode == 0
+
+
+def test_a_killed_run_is_not_taken_for_a_whole_one(toy_set: Path) -> None:
+    """What it left lies under another name, and the next run removes it."""
+    part = Path("data/prepared.part")
+    part.mkdir()
+    (part / "train.npy").write_bytes(b"half")
+
+    prepare()
+
+    assert not part.exists()
+    assert len(prepared.load().photos("train").pixels) == figures()["train"]
