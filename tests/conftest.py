@@ -1,6 +1,9 @@
 """A project folder of its own for each test that needs one."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,32 @@ def toy_set(project: Path, set_params: SetParams) -> Path:
         train={"arch": "shufflenet_v2_x0_5", "epochs": 2, "batch_size": 16},
     )
     return draw_set(project / "data/raw", {"gold": 16, "moss": 16})
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project in which all four stages have run once, on a toy set that is easy."""
+    folder = tmp_path_factory.mktemp("built")
+    shutil.copy(ROOT / "bentofile.yaml", folder)
+    for name in ("requirements", "src"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "models/pretrained").mkdir(parents=True)
+    yaml = YAML()
+    values = yaml.load(ROOT / "params.yaml")
+    values["prepare"].update(size=32, val=0.25, test=0.25)
+    values["train"].update(method="probe", arch="shufflenet_v2_x0_5")
+    yaml.dump(values, folder / "params.yaml")
+    draw_set(folder / "data/raw", {"gold": 24, "moss": 24})
+    environment = {**os.environ, "MEADOW_CACHE": str(folder / "cache")}
+    for stage in ("prepare", "train", "evaluate", "package"):
+        command = [sys.executable, "-m", f"meadow.{stage}"]
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def in_built(built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in the built project; a test that writes there puts it back."""
+    monkeypatch.chdir(built)
+    monkeypatch.setenv("MEADOW_CACHE", str(built / "cache"))
+    return built

@@ -70,7 +70,7 @@ def finetune(
     checkpoint: Path,
     workers: int,
     log: Log,
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], int]:
     """Train; leave the network with the weights of the epoch with the least val log-loss.
 
     Args:
@@ -83,7 +83,7 @@ def finetune(
         log: gets the figures of each epoch, on a resume also those of the epochs before.
 
     Returns:
-        Logits of the val photos by the network that is left, (n, classes).
+        Logits of the val photos by the network that is left, (n, classes), and its epoch's number.
 
     """
     optimizer = _optimizer(network, schedule)
@@ -125,7 +125,7 @@ def finetune(
         with outputs.whole(checkpoint) as part:
             torch.save(vars(state), part)
     network.load_state_dict(state.best_weights)
-    return state.best_logits.double().numpy()
+    return state.best_logits.double().numpy(), state.best
 
 
 def checkpoint(arch: str, weights: Weights, ready: Prepared, schedule: Schedule) -> Path:

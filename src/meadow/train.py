@@ -111,7 +111,7 @@ def finetune(p: TrainParams, ready: Prepared, weights: Weights, workers: int, lo
         **{field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
     )
     checkpoint = finetuning.checkpoint(p.arch, weights, ready, schedule)
-    logits = finetuning.finetune(
+    logits, epoch = finetuning.finetune(
         network,
         ready.photos("train"),
         val := ready.photos("val"),
@@ -128,7 +128,7 @@ def finetune(p: TrainParams, ready: Prepared, weights: Weights, workers: int, lo
     return Trained(
         graph.SerializeToString(deterministic=True),
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
-        {"temperature": round(temperature, 6)},
+        {"epoch": epoch, "temperature": round(temperature, 6)},
     )
 
 

@@ -1,0 +1,124 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import SetParams, encoded, photo
+
+from meadow import prepared, scores
+from meadow.classifier import Classifier
+from meadow.errors import MeadowError
+from meadow.evaluate import evaluate
+from meadow.prepare import prepare
+from meadow.train import train
+
+
+def read(path: str) -> dict[str, float]:
+    found: dict[str, float] = json.loads(Path(path).read_text())
+    return found
+
+
+def table(path: str) -> list[dict[str, str]]:
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_figures_are_those_of_the_served_object_on_the_test_photos(in_built: Path) -> None:
+    """Computed again here, photo by photo, from the files."""
+    model, ready = Classifier.load(), prepared.load()
+    rows = ready.split("test")
+    answers = np.stack([model.predict(Path("data/raw", row.path).read_bytes()) for row in rows])
+    found = read("metrics/evaluate.json")
+
+    expected = scores.summary(answers, ready.targets(rows))
+    assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-6)
+    assert found["n_test"] == len(rows)
+    assert [record["path"] for record in table("reports/predictions.csv")] == [r.path for r in rows]
+
+
+def test_a_probe_is_cross_validated_on_the_other_photos(in_built: Path) -> None:
+    """cv_n counts the train and val photos; the test photos have no part in it."""
+    found, counts = read("metrics/evaluate.json"), read("metrics/prepare.json")
+
+    assert found["cv_n"] == counts["train"] + counts["val"]
+    assert 0 <= found["cv_accuracy_low"] <= found["cv_accuracy"] <= found["cv_accuracy_high"] <= 1
+    assert found["cv_log_loss"] < np.log(2)
+
+
+def test_finetune_has_no_cross_validation(toy_set: Path) -> None:
+    """It would train five networks; what was not measured is not claimed."""
+    prepare()
+    train()
+    evaluate()
+
+    assert not [name for name in read("metrics/evaluate.json") if name.startswith("cv_")]
+
+
+def test_the_plots_hold_what_their_names_say(in_built: Path) -> None:
+    """One row a photo in the confusion, a ROC from corner to corner, all photos in the bins."""
+    n = read("metrics/evaluate.json")["n_test"]
+    roc = table("metrics/plots/roc.csv")
+
+    assert len(table("metrics/plots/confusion.csv")) == n
+    assert roc[0] == {"fpr": "0.0", "tpr": "0.0"}
+    assert roc[-1] == {"fpr": "1.0", "tpr": "1.0"}
+    assert sum(int(row["photos"]) for row in table("metrics/plots/reliability.csv")) == n
+
+
+def test_the_mistakes_are_shown(in_built: Path) -> None:
+    """A sheet with a tile for each wrong answer, or the line that there is none."""
+    wrong = [r for r in table("reports/predictions.csv") if r["label"] != r["predicted"]]
+    with Image.open("reports/mistakes.png") as sheet:
+        height = sheet.height
+
+    assert height == 34 + -(-len(wrong) // 6) * (160 + 34)
+
+
+def test_evaluating_twice_gives_the_same_bytes(in_built: Path) -> None:
+    """Also of the picture."""
+    files = [*Path("reports").iterdir(), *Path("metrics/plots").iterdir()]
+    before = {file: file.read_bytes() for file in files}
+    evaluate()
+
+    assert before == {file: file.read_bytes() for file in files}
+
+
+def test_a_photo_that_changed_since_prepare_is_refused(in_built: Path, tmp_path: Path) -> None:
+    """Its label, its split and its near-duplicates were decided for other pixels."""
+    path = Path("data/raw", prepared.load().split("test")[0].path)
+    shutil.copy(path, tmp_path)
+    path.write_bytes(encoded(photo(4711)))
+    try:
+        with pytest.raises(MeadowError, match="has changed since prepare"):
+            evaluate()
+    finally:
+        shutil.copy(tmp_path / path.name, path)
+
+
+def test_a_damaged_model_is_refused(in_built: Path) -> None:
+    """By its SHA-256, before anything is computed with it."""
+    path = Path("models/classifier/model.onnx")
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"?")
+    try:
+        with pytest.raises(MeadowError, match=r"model\.onnx is damaged"):
+            Classifier.load()
+    finally:
+        path.write_bytes(good)
+
+
+def test_the_gate_fails_in_words_and_never_by_its_status(
+    toy_set: Path, set_params: SetParams
+) -> None:
+    """A run that fails loses its results; a verdict does not."""
+    set_params(evaluate={"min_accuracy": 1.0, "max_log_loss": 1e-9})
+    prepare()
+    train()
+    evaluate()
+    gate = read("metrics/gate.json")
+
+    assert gate["passed"] is False
+    assert len(gate["reasons"]) == 2  # type: ignore[arg-type]

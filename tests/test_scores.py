@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from meadow import scores
+
+RNG = np.random.default_rng(0)
+TARGETS = RNG.integers(0, 3, 200)
+RAW = RNG.random((200, 3)) + np.eye(3)[TARGETS]
+PROBABILITIES = RAW / RAW.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (50, 60, 0.720, 0.907),
+        (77, 80, 0.8955, 0.987),
+        (80, 80, 0.954, 1.0),
+        (388, 400, 0.948, 0.983),
+    ],
+)
+def test_wilson_interval(hits: int, n: int, low: float, high: float) -> None:
+    """Known values; 80 of 80 is no proof of more than 95.4 %."""
+    assert scores.wilson(hits, n) == pytest.approx((low, high), abs=5e-4)
+
+
+def test_scikit_learn_agrees() -> None:
+    """The oracle for log-loss, Brier score and ROC."""
+    truth = np.eye(3)[TARGETS]
+
+    assert scores.log_loss(PROBABILITIES, TARGETS) == pytest.approx(
+        metrics.log_loss(TARGETS, PROBABILITIES)
+    )
+    assert scores.brier(PROBABILITIES, TARGETS) == pytest.approx(
+        metrics.brier_score_loss(TARGETS, PROBABILITIES, scale_by_half=True, labels=[0, 1, 2])
+    )
+    assert scores.auroc(PROBABILITIES.ravel(), truth.ravel() > 0) == pytest.approx(
+        metrics.roc_auc_score(truth.ravel(), PROBABILITIES.ravel())
+    )
+
+
+def test_ties_in_a_score_move_together() -> None:
+    """Otherwise the order of the file would decide the area."""
+    tied = np.ones(10)
+    positive = np.arange(10) < 5
+
+    assert scores.auroc(tied, positive) == scores.auroc(tied, positive[::-1]) == 0.5
+
+
+def test_a_calibrated_model_has_a_small_ece() -> None:
+    """And one that is always sure but right in 83 % has one of 0.17."""
+    confidence = RNG.uniform(0.5, 1, 50_000)
+    right = RNG.random(50_000) < confidence
+    honest = np.stack([confidence, 1 - confidence], axis=1)
+    boastful = np.tile([1.0, 0.0], (60, 1))
+
+    assert scores.ece(honest, (~right).astype(np.int64)) < 0.01
+    assert scores.ece(boastful, (np.arange(60) >= 50).astype(np.int64)) == pytest.approx(1 / 6)
+
+
+def test_certain_and_wrong_is_finite() -> None:
+    """A probability of exactly 0 must not make the metrics file invalid."""
+    assert np.isfinite(scores.log_loss(np.array([[1.0, 0.0]]), np.array([1])))
+
+
+def test_the_summary_is_complete() -> None:
+    """The names that experiments are compared by."""
+    assert list(scores.summary(PROBABILITIES, TARGETS)) == [
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "log_loss",
+        "brier",
+        "ece",
+        "auroc",
+    ]

@@ -1,0 +1,148 @@
+import csv
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from toys import encoded, photo
+
+from meadow import serving
+
+GOOD = encoded(photo(1))
+TEXT_FIELD = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\ntext\r\n--b--\r\n'
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+@pytest.fixture(scope="module")
+def client(built: Path) -> Iterator[httpx.Client]:
+    """Talk to `bentoml serve` on the built Bento."""
+    with (
+        serving.serving(built / serving.BENTO) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photo_gets_an_answer_by_either_door(client: httpx.Client, kind: str) -> None:
+    """As the multipart field `file`, and as the whole body with any content type."""
+    data = encoded(photo(2), kind)
+    by_field = client.post("/predict", files={"file": ("x.jpg", data, "image/jpeg")})
+    by_body = client.post("/predict", content=data, headers={"Content-Type": "image/x-anything"})
+    answer = by_field.json()
+
+    assert by_field.status_code == by_body.status_code == 200
+    assert answer == by_body.json()
+    assert list(answer) == ["label", "confidence", "probabilities", "model"]
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    assert answer["confidence"] == max(answer["probabilities"].values())
+    assert answer["probabilities"][answer["label"]] == answer["confidence"]
+    assert answer["model"]["name"] == "photo_classifier"
+
+
+def test_the_served_answer_is_the_evaluated_one(client: httpx.Client, built: Path) -> None:
+    """For every test photo, to 1e-6."""
+    with (built / "reports/predictions.csv").open(encoding="utf-8", newline="") as file:
+        for record in csv.DictReader(file):
+            data = (built / "data/raw" / record["path"]).read_bytes()
+            answer = client.post("/predict", content=data).json()
+            for name, p in answer["probabilities"].items():
+                assert p == pytest.approx(float(record[f"p({name})"]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"", {}, 415),
+        (b"hello", {}, 415),
+        (b'{"url": "http://127.0.0.1/x.jpg"}', {"Content-Type": "application/json"}, 415),
+        (b"http://127.0.0.1/x.jpg", {"Content-Type": "text/plain"}, 415),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {"Content-Type": "image/svg+xml"}, 415),
+        (encoded(photo(1), "GIF"), {"Content-Type": "image/gif"}, 415),
+        (GOOD[: len(GOOD) // 2], {"Content-Type": "image/jpeg"}, 422),
+        (encoded(Image.new("RGB", (4, 400))), {"Content-Type": "image/jpeg"}, 422),
+        (encoded(Image.new("1", (9000, 9000)), "PNG"), {"Content-Type": "image/png"}, 413),
+        (GOOD + b"x" * 21 * 2**20, {"Content-Type": "image/jpeg"}, 413),
+        (GOOD, MULTIPART, 400),
+        (b"", MULTIPART, 400),
+        (b"--b\r\n", MULTIPART, 400),
+        (GOOD, {"Content-Type": "multipart/form-data"}, 400),
+        (TEXT_FIELD, MULTIPART, 400),
+        (b"cos\nsystem\n", {"Content-Type": "application/vnd.bentoml+pickle"}, 415),
+    ],
+    ids=lambda value: str(value)[:40] if not isinstance(value, bytes) else f"{len(value)}",
+)  # fmt: skip
+def test_a_bad_request_is_the_clients_fault(
+    client: httpx.Client, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    """Never a 5xx, and always a JSON error."""
+    answer = client.post("/predict", content=body, headers=headers)
+
+    assert answer.status_code == status
+    assert "error" in answer.text
+
+
+def test_a_wrong_field_names_the_right_one(client: httpx.Client) -> None:
+    """The commonest mistake of a first request."""
+    answer = client.post("/predict", files={"photo": ("x.jpg", GOOD, "image/jpeg")})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"] == {
+        "code": 400,
+        "message": "no photo in the multipart field 'file'; fields: photo",
+    }
+
+
+def test_two_files_are_one_too_many(client: httpx.Client) -> None:
+    """The answer would not say which of them it is about."""
+    files = [("file", ("a.jpg", GOOD, "image/jpeg")), ("file", ("b.jpg", GOOD, "image/jpeg"))]
+
+    assert client.post("/predict", files=files).status_code == 400
+
+
+def test_a_photo_on_its_side_is_seen_upright(client: httpx.Client) -> None:
+    """Phones store photos lying; the service sees what evaluate sees."""
+    upright = photo(5)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    answers = [
+        client.post("/predict", content=data).json()["probabilities"]
+        for data in (encoded(upright, "PNG"), encoded(stored, "PNG", exif=exif))
+    ]
+
+    assert answers[0] == answers[1]
+
+
+def test_the_other_addresses_answer(client: httpx.Client) -> None:
+    """Health for people and orchestrators, docs, OpenAPI, metrics."""
+    for path in ("/health", "/docs", "/docs.json", "/livez", "/readyz", "/metrics"):
+        assert client.get(path).status_code == 200, path
+    assert client.get("/health").json() == {"status": "ok"}
+    assert "/predict" in client.get("/docs.json").json()["paths"]
+
+
+def test_the_docs_load_nothing_from_elsewhere(client: httpx.Client) -> None:
+    """The page works offline and tells nobody who reads it."""
+    page = client.get("/docs").text
+
+    assert "src=" not in page
+    assert "@import" not in page
+    assert 'rel="stylesheet"' not in page
+
+
+def test_many_at_once_do_not_disturb_each_other(client: httpx.Client) -> None:
+    """A damaged photo among good ones spoils its own answer alone."""
+    bodies = [encoded(photo(i % 7)) if i % 5 else GOOD[:300] for i in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda body: client.post("/predict", content=body), bodies))
+
+    assert [a.status_code for a in answers] == [200 if i % 5 else 422 for i in range(60)]
+    by_photo = {}
+    for i, answer in enumerate(answers):
+        if i % 5:
+            p = list(answer.json()["probabilities"].values())
+            assert np.array_equal(p, by_photo.setdefault(i % 7, p))

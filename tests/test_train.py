@@ -1,0 +1,267 @@
+import hashlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+from toys import SetParams
+
+from meadow import backbones, features, prepared, train
+from meadow.classifier import Classifier
+from meadow.errors import MeadowError
+from meadow.prepare import prepare
+from meadow.pretrained import Weights
+
+MODEL = Path("models/classifier")
+
+
+def hashes() -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(MODEL.iterdir())}
+
+
+def state_dict_of(arch: str, classes: int = 5) -> Path:
+    """Save the weights of a network that was "trained" elsewhere into models/pretrained."""
+    torch.manual_seed(1)
+    network = torchvision.models.get_model(arch, num_classes=classes)
+    torch.save(network.state_dict(), Path("elsewhere.pth"))
+    return Weights.take(Path("elsewhere.pth"))
+
+
+@pytest.fixture
+def prepared_set(toy_set: Path) -> Path:
+    prepare()
+    return toy_set
+
+
+@pytest.mark.parametrize("method", ["probe", "finetune"])
+def test_same_inputs_same_bytes_at_any_number_of_threads(
+    prepared_set: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """All files of the model, also without what the first run has cached."""
+    set_params(train={"method": method}, runtime={"workers": 1})
+    train.train()
+    first = hashes()
+    monkeypatch.setenv("MEADOW_CACHE", "another-cache")
+    set_params(runtime={"workers": 3})
+    train.train()
+
+    assert sorted(first) == ["model.json", "model.onnx", "weights.safetensors"]
+    assert first == hashes()
+
+
+@pytest.mark.parametrize("method", ["probe", "finetune"])
+def test_the_saved_weights_give_the_answers_of_the_served_graph(
+    prepared_set: Path, set_params: SetParams, method: str
+) -> None:
+    """PyTorch, fed with weights.safetensors, agrees with ONNX Runtime to 1e-5."""
+    set_params(train={"method": method})
+    train.train()
+    model, tensors = Classifier.load(), load_file(MODEL / "weights.safetensors")
+    pixels = np.array(prepared.load().photos("val").pixels)
+    none = Weights.of("none")
+    network = backbones.build("shufflenet_v2_x0_5", none, classes=2, size=32, seed=0)
+    with torch.no_grad():
+        if method == "probe":
+            seen = backbones.features(network)(torch.from_numpy(pixels)).double()
+            logits = seen @ tensors["head.weight"] + tensors["head.bias"]
+        else:
+            network.backbone.load_state_dict(tensors)
+            logits = network.eval()(torch.from_numpy(pixels)) / model.about["temperature"]
+
+    assert np.abs(model.probabilities(pixels) - logits.softmax(1).numpy()).max() < 1e-5
+
+
+def test_the_graph_is_one_valid_file_without_traces_of_the_machine(prepared_set: Path) -> None:
+    """No path, time or name of a machine; no second file beside it."""
+    train.train()
+    graph = onnx.load(MODEL / "model.onnx", load_external_data=False)
+    onnx.checker.check_model(graph, full_check=True)
+
+    assert not [t for t in graph.graph.initializer if t.external_data]
+    assert not [node for node in graph.graph.node if node.doc_string or node.metadata_props]
+    assert str(Path.cwd()).encode() not in (MODEL / "model.onnx").read_bytes()
+
+
+def test_a_probe_on_known_photos_does_not_import_pytorch(
+    prepared_set: Path, set_params: SetParams
+) -> None:
+    """Its import takes longer than all the rest of such an experiment."""
+    set_params(train={"method": "probe"})
+    train.train()
+    first = hashes()
+    code = "import sys, meadow.train as t; t.train(); sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert first == hashes()
+
+
+def test_features_are_computed_once_per_photo_and_network(
+    prepared_set: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another split, another penalty: nothing is computed again; another network: all."""
+    computed: list[int] = []
+    compute = features._compute
+    monkeypatch.setattr(
+        features, "_compute", lambda *a: (computed.append(len(a[3])), compute(*a))[1]
+    )
+    set_params(train={"method": "probe"})
+    train.train()
+    seen = sum(computed)
+    set_params(train={"l2": 0.1})
+    train.train()
+
+    assert seen == len([row for row in prepared.load().rows if row.split != "test"])
+    assert sum(computed) == seen
+
+    set_params(train={"seed": 1})  # random weights of another seed are another network
+    train.train()
+    assert sum(computed) == 2 * seen
+
+
+def test_a_wrong_architecture_gets_the_close_names(
+    prepared_set: Path, set_params: SetParams
+) -> None:
+    """And all that there are."""
+    set_params(train={"arch": "resnet19"})
+
+    with pytest.raises(MeadowError, match=r"'resnet19' .* Close: .*resnet1[08]"):
+        train.train()
+
+
+def test_a_photo_too_small_for_the_network_is_an_error(
+    prepared_set: Path, set_params: SetParams
+) -> None:
+    """AlexNet cannot see 32 pixels."""
+    set_params(train={"arch": "alexnet"})
+
+    with pytest.raises(MeadowError, match=r"alexnet cannot take photos of prepare\.size 32"):
+        train.train()
+
+
+def test_weights_are_kept_under_a_name_of_their_content(project: Path) -> None:
+    """Taken twice, or from another place, they are one file."""
+    first = state_dict_of("shufflenet_v2_x0_5")
+    Path("elsewhere.pth").rename("moved.pth")
+
+    assert first == Weights.take(Path("moved.pth"))
+    assert Weights.of(str(first)).content.startswith(first.stem[-8:])
+
+
+def test_pretrained_weights_are_used(prepared_set: Path, set_params: SetParams) -> None:
+    """The features of another start are other features, whatever its number of classes."""
+    path = state_dict_of("shufflenet_v2_x0_5", classes=7)
+    set_params(train={"method": "probe", "weights": str(path)})
+    train.train()
+    about = Classifier.load().about
+
+    assert about["weights"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_weights_of_another_architecture_are_refused(
+    prepared_set: Path, set_params: SetParams
+) -> None:
+    """With the number of tensors that do not fit."""
+    set_params(train={"weights": str(state_dict_of("mobilenet_v3_small"))})
+
+    with pytest.raises(MeadowError, match=r"does not fit shufflenet_v2_x0_5: .* missing"):
+        train.train()
+
+
+def test_weights_outside_of_the_tracked_folder_are_refused(
+    prepared_set: Path, set_params: SetParams
+) -> None:
+    """DVC would not notice when their content changes."""
+    set_params(train={"weights": "/tmp/weights.pth"})  # noqa: S108
+
+    with pytest.raises(MeadowError, match=r"Run `meadow weights /tmp/weights\.pth`"):
+        train.train()
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("sprung",)
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_code_in_a_weights_file_does_not_run(project: Path, how: str) -> None:
+    """A weights file is data from outside."""
+    if how == "pickle":
+        Path("trap.pth").write_bytes(pickle.dumps({"layer": Trap()}))
+    else:
+        torch.save({"layer": Trap()}, "trap.pth")
+
+    with pytest.raises(MeadowError, match="not a plain state_dict"):
+        Weights.take(Path("trap.pth"))
+    assert not Path("sprung").exists()
+    assert not list(Path("models/pretrained").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", {"a": 1}, [1, 2]], ids=repr)
+def test_other_files_are_no_weights(project: Path, content: object) -> None:
+    """Neither an empty file, nor text, nor a checkpoint of other things."""
+    if isinstance(content, bytes):
+        Path("other.pth").write_bytes(content)
+    else:
+        torch.save(content, "other.pth")
+
+    with pytest.raises(MeadowError, match="not a"):
+        Weights.take(Path("other.pth"))
+
+
+def test_without_a_network_imagenet_weights_are_an_error_that_helps(
+    prepared_set: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the way that needs no network."""
+    monkeypatch.setenv("TORCH_HOME", "torch-home")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    set_params(train={"weights": "imagenet"})
+
+    with pytest.raises(MeadowError, match=r"cannot be downloaded .*meadow weights FILE"):
+        train.train()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    prepared_set: Path, set_params: SetParams
+) -> None:
+    """`kill -9` after an epoch; figures and model are those of a run that was never killed."""
+    set_params(train={"epochs": 6, "patience": 9})
+    train.train()
+    expected, curves = hashes(), Path("metrics/train/plots/metrics/val/log_loss.tsv").read_text()
+    checkpoints = Path("cache/checkpoints")
+    assert not list(checkpoints.iterdir()), "a finished run leaves no checkpoint"
+
+    command = [sys.executable, "-m", "meadow.train"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as run:
+        while not list(checkpoints.glob("*.pt")) and run.poll() is None:
+            time.sleep(0.005)
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL
+    assert len(list(checkpoints.glob("*.pt"))) == 1
+    train.train()
+
+    assert expected == hashes()
+    assert curves == Path("metrics/train/plots/metrics/val/log_loss.tsv").read_text()
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(
+    prepared_set: Path, set_params: SetParams
+) -> None:
+    """The model is that of the epoch with the least val log-loss, not the last one."""
+    set_params(train={"epochs": 40, "patience": 2, "lr": 0.05})
+    train.train()
+    rows = Path("metrics/train/plots/metrics/val/log_loss.tsv").read_text().split()[2:]
+    losses = [float(value) for value in rows[1::2]]
+    best = int(np.argmin(losses))
+
+    assert len(losses) == min(40, best + 3)
+
+    assert Classifier.load().about["epoch"] == best
