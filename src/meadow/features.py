@@ -42,10 +42,10 @@ def backbone(arch: str, weights: Weights, *, size: int, seed: int) -> tuple[Path
         from meadow import backbones  # imports PyTorch: 3 s
 
         network = backbones.build(arch, weights, classes=2, size=size, seed=seed)
-        network = backbones.features(network)
+        frozen = backbones.Features(network)
         # Experiments may do this at the same time: each under its own name, the last one stays.
         part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(backbones.exported(network, size=size, output="features"))
+        part.write_bytes(backbones.exported(frozen, size=size, output="features"))
         part.replace(path)
     return path, _sha256(path.read_bytes())
 

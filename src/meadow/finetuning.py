@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from meadow import cache, outputs
+from meadow.errors import MeadowError
 from meadow.parallel import cores
 from meadow.prepared import Photos, Prepared
 from meadow.pretrained import Weights
@@ -87,20 +88,21 @@ def finetune(
 
     """
     optimizer = _optimizer(network, schedule)
-    state = _load(checkpoint)
-    if state:
+    state = State([], 0, {}, torch.empty(0), {}, {})
+    if checkpoint.exists():
+        state = State(**torch.load(checkpoint, weights_only=True))
         network.load_state_dict(state.weights)
         optimizer.load_state_dict(state.optimizer)
         for figures in state.history:
             log(figures)
     team = Team(network, cores(workers))
     targets = torch.from_numpy(val.targets)
-    start = len(state.history) if state else 0
+    start = len(state.history)
     epochs = tqdm(
         range(start, schedule.epochs), "finetune", schedule.epochs, initial=start, disable=None
     )
     for epoch in epochs:
-        if state and epoch - state.best > schedule.patience:
+        if epoch - state.best > schedule.patience:
             break
         loss = _epoch(team, optimizer, train, schedule, epoch)
         logits = team.outputs(len(targets), lambda net, part: net(_pixels(val, part)))
@@ -109,19 +111,15 @@ def finetune(
             "val/log_loss": float(F.cross_entropy(logits.double(), targets)),
             "val/accuracy": float((logits.argmax(1) == targets).double().mean()),
         }
+        if not all(map(math.isfinite, figures.values())):
+            raise MeadowError(f"epoch {epoch}: the loss is no number any more. Lower train.lr.")
         log(figures)
         epochs.set_postfix(figures)
-        history = [*(state.history if state else []), figures]
-        better = not state or figures["val/log_loss"] < state.history[state.best]["val/log_loss"]
         weights = {name: value.clone() for name, value in network.state_dict().items()}
-        state = State(
-            history=history,
-            best=epoch if better else state.best,
-            best_weights=weights if better else state.best_weights,
-            best_logits=logits if better else state.best_logits,
-            weights=weights,
-            optimizer=optimizer.state_dict(),
-        )
+        if all(figures["val/log_loss"] < before["val/log_loss"] for before in state.history):
+            state.best, state.best_weights, state.best_logits = epoch, weights, logits
+        state.history.append(figures)
+        state.weights, state.optimizer = weights, optimizer.state_dict()
         with outputs.whole(checkpoint) as part:
             torch.save(vars(state), part)
     network.load_state_dict(state.best_weights)
@@ -210,9 +208,3 @@ def _warped(pixels: Tensor, matrices: Tensor) -> Tensor:
     grid = F.affine_grid(matrices, list(photos.shape), align_corners=False)
     warped = F.grid_sample(photos, grid, padding_mode="reflection", align_corners=False)
     return warped.permute(0, 2, 3, 1)
-
-
-def _load(checkpoint: Path) -> State | None:
-    if not checkpoint.exists():
-        return None
-    return State(**torch.load(checkpoint, weights_only=True))

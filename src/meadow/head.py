@@ -91,7 +91,8 @@ def cross_validate(examples: Examples, l2: float | None = None, k: int = FOLDS) 
                 coordinates[rest], examples.targets[rest], inner[rest], examples.classes, l2
             )
             logits[held] = coordinates[held, 0] @ weight + bias
-        return softmax(logits, axis=1)
+        probabilities: Floats = softmax(logits, axis=1)
+        return probabilities
 
 
 def folds(examples: Examples, k: int, salt: str = "") -> Ints:

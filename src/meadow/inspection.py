@@ -86,6 +86,6 @@ def inspect(
         height=height,
         size=len(data),
         fingerprint=fingerprint(image),
-        pixels=hashlib.sha256(pixels).hexdigest(),
+        pixels=hashlib.sha256(pixels.data).hexdigest(),
     )
     return photo, pixels

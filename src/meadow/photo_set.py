@@ -7,6 +7,7 @@ from pathlib import Path
 from meadow.errors import MeadowError
 
 MAX_CLASSES = 1000
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".gif", ".tif", ".tiff", ".bmp"}
 LITTER = {"thumbs.db", "desktop.ini"}  # and every name that starts with a dot
 
 
@@ -24,8 +25,8 @@ def find(folder: Path) -> list[PhotoFile]:
     Hidden files and the litter of operating systems are passed over.
 
     Raises:
-        MeadowError: no folder, fewer than 2 or more than 1000 classes, an empty class, a file that
-            lies beside the class folders, or a name that is not UTF-8.
+        MeadowError: no folder, fewer than 2 or more than 1000 classes, an empty class, a photo
+            that lies beside the class folders, or a name that is not UTF-8.
 
     """
     if not folder.is_dir():
@@ -44,6 +45,8 @@ def find(folder: Path) -> list[PhotoFile]:
                 continue
             path = (relative / name).as_posix()
             if not relative.parts:
+                if Path(name).suffix.lower() not in PHOTO_SUFFIXES:
+                    continue  # a README, a list of check sums
                 raise MeadowError(
                     f"{_shown(path)} lies beside the class folders of {folder}. Move it into the"
                     " folder of its class, or out of the set."

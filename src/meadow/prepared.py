@@ -8,7 +8,7 @@ in the order of the manifest. The test photos are not packed: evaluate reads the
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -154,7 +154,7 @@ class Spool:
                 file.write(self.file.read(math.prod(self.shape)))
 
 
-def write_csv(path: Path, header: Sequence[str], records: Iterable[dict[str, object]]) -> None:
+def write_csv(path: Path, header: Sequence[str], records: Iterable[Mapping[str, object]]) -> None:
     """Write a table with a header row; quotes as RFC 4180, but lines end with LF."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, header, lineterminator="\n")

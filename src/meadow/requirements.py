@@ -13,7 +13,7 @@ CONSTRAINTS = Path("requirements/constraints.txt")
 
 def pins(path: Path) -> dict[str, str]:
     """Read the `name==version` lines of a file: versions by canonical name."""
-    found = {}
+    found: dict[str, str] = {}
     for line in path.read_text("utf-8").splitlines():
         text = line.partition("#")[0].strip()
         if "==" in text:

@@ -4,7 +4,7 @@ It imports neither PyTorch nor DVC nor params.yaml: the model's folder says all 
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ class Upload(bentoml.IODescriptor):
             photo = await _body(request)
         except Refused as refused:
             photo = refused
-        return cls.model_construct(file=photo)
+        upload: Upload = cls.model_construct(file=photo)
+        return upload
 
 
 async def _body(request: Request) -> bytes:
@@ -99,7 +100,7 @@ async def _body(request: Request) -> bytes:
     return await file.read()
 
 
-async def _counted(request: Request) -> AsyncIterator[bytes]:
+async def _counted(request: Request) -> AsyncGenerator[bytes, None]:
     total = 0
     async for chunk in request.stream():
         total += len(chunk)
@@ -137,9 +138,9 @@ class PhotoClassifier:
                 raise file
             probabilities = self.classifier.predict(file)
         except PhotoError as error:
-            return _error(STATUS[error.reason], str(error))
+            return _error(STATUS[error.reason], str(error))  # type: ignore[no-any-return]
         except Refused as refused:
-            return _error(refused.status, str(refused))
+            return _error(refused.status, str(refused))  # type: ignore[no-any-return]
         best = int(np.argmax(probabilities))
         return Prediction(
             label=self.classifier.classes[best],

@@ -1,0 +1,50 @@
+"""The probe recipe's accuracy over all photos of a set, by nested cross-validation.
+
+Five folds by groups of near-duplicates; the penalty and the temperature are chosen anew within
+each. Five seeds deal the folds. Run in a project whose params.yaml is the recipe to measure:
+
+    python bench/nested_cv.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from meadow import features, params, prepared, scores
+from meadow.head import Examples, cross_validate
+from meadow.prepared import Photos
+from meadow.pretrained import Weights
+from meadow.train import TrainParams
+
+SEEDS = 5
+
+
+def main() -> None:
+    """Print the figures of each seed, and mean and standard deviation."""
+    p = params.load("train", TrainParams)
+    ready = prepared.load()
+    network, digest = features.backbone(
+        p.arch, Weights.of(p.weights), size=ready.preprocessing.size, seed=p.seed
+    )
+    photos = everything(ready)
+    vectors = features.frozen(network, digest, photos, workers=0)
+    found = []
+    for seed in range(SEEDS):
+        groups = [f"{seed} {row.group}" for row in photos.rows]
+        examples = Examples(vectors, photos.targets, groups, len(ready.classes))
+        found.append(scores.summary(cross_validate(examples), photos.targets))
+        print(seed, {name: round(value, 4) for name, value in found[-1].items()}, flush=True)
+    for name in ("accuracy", "log_loss", "brier", "ece"):
+        values = [each[name] for each in found]
+        print(f"{name:10} {np.mean(values):.4f} +- {np.std(values, ddof=1):.4f}")
+
+
+def everything(ready: prepared.Prepared) -> Photos:
+    """Return the photos of all three splits; a benchmark may look at the test photos."""
+    folder = Path(params.load("data", params.Data).dir)
+    pixels = [ready.preprocessing((folder / row.path).read_bytes()) for row in ready.rows]
+    return Photos(ready.rows, np.stack(pixels), ready.targets(ready.rows))
+
+
+if __name__ == "__main__":
+    main()
