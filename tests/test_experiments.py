@@ -1,0 +1,226 @@
+"""The pipeline as its users run it, by DVC, in a clone of the project with a toy set."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+import yaml
+from ruamel.yaml import YAML
+from toys import draw_set
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+MINE = "models/pretrained/mine.pth"
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a clone of the committed and changed files, with a toy set and one run."""
+    folder = tmp_path_factory.mktemp("clone")
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, files):
+        if (ROOT / name).exists() and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    for name in ("data/raw.dvc", "dvc.lock"):
+        (folder / name).unlink(missing_ok=True)
+    text = YAML()
+    values = text.load(folder / "params.yaml")
+    values["prepare"].update(size=32, val=0.25, test=0.25)
+    values["train"].update(arch="shufflenet_v2_x0_5", epochs=2, batch_size=16)
+    text.dump(values, folder / "params.yaml")
+    draw_set(folder / "data/raw", {"gold": 16, "moss": 16})
+    run = runner(folder)
+    run("git", "init", "-q")
+    run("dvc", "add", "-q", "data/raw")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "start")
+    run("dvc", "repro")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "first run")
+    return folder
+
+
+def runner(folder: Path) -> Run:
+    def run(*command: str, **environment: str) -> str:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(folder / "src"),
+                "MEADOW_CACHE": str(folder / ".dvc/tmp/meadow"),
+                "GIT_CONFIG_COUNT": "2",
+                "GIT_CONFIG_KEY_0": "user.name",
+                "GIT_CONFIG_VALUE_0": "t",
+                "GIT_CONFIG_KEY_1": "user.email",
+                "GIT_CONFIG_VALUE_1": "t@localhost",
+                **environment,
+            },
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def run(clone: Path) -> Run:
+    """Return a function that runs a command in the clone, as it was committed."""
+    run = runner(clone)
+    run("git", "reset", "-q", "--hard")
+    run("dvc", "checkout", "-q", "--force")
+    return run
+
+
+def lock(clone: Path) -> dict[str, str]:
+    stages = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+
+def test_a_run_changes_no_file_but_its_outs(clone: Path, run: Run) -> None:
+    """DVCLive would rewrite dvc.yaml; a second run has nothing to do."""
+    assert "didn't change" in run("dvc", "repro")
+    assert run("git", "status", "--porcelain") == ""
+
+
+def test_same_inputs_same_bytes_at_another_number_of_threads(clone: Path, run: Run) -> None:
+    """Every out of all four stages, without any cache of the first run."""
+    before = lock(clone)
+    text = (clone / "params.yaml").read_text().replace("workers: 0", "workers: 3")
+    (clone / "params.yaml").write_text(text)
+    run("dvc", "repro", "--force", "--no-run-cache", MEADOW_CACHE=str(clone / ".dvc/tmp/other"))
+
+    assert before == lock(clone)
+
+
+def test_editing_the_service_reruns_package_alone(clone: Path, run: Run) -> None:
+    """And makes another version of the Bento."""
+    before = lock(clone)
+    with (clone / "src/meadow/service.py").open("a") as file:
+        file.write("# edited\n")
+    said = run("dvc", "repro")
+    after = lock(clone)
+
+    assert [line for line in said.splitlines() if line.startswith("Running")] == [
+        "Running stage 'package':"
+    ]
+    assert [path for path in before if before[path] != after[path]] == [
+        "metrics/package.json",
+        "models/bento",
+    ]
+
+
+def test_an_experiment_by_one_line(clone: Path, run: Run) -> None:
+    """`dvc exp run -S`, show, diff of metrics and plots, and back."""
+    run(
+        "dvc",
+        "exp",
+        "run",
+        "-n",
+        "wider",
+        "evaluate",
+        "-S",
+        "train.arch=shufflenet_v2_x1_0",
+        "-S",
+        "train.epochs=1",
+    )
+    shown = json.loads(run("dvc", "exp", "show", "--json"))
+    names = [e["name"] for base in shown for e in base.get("experiments") or []]
+    diff = json.loads(run("dvc", "metrics", "diff", "HEAD", "wider", "--json"))
+    params = json.loads(run("dvc", "params", "diff", "HEAD", "wider", "--json"))
+    page = run("dvc", "plots", "diff", "HEAD", "wider", "-o", ".dvc/tmp/plots").strip()
+
+    assert names == ["wider"]
+    assert "metrics/evaluate.json" in diff
+    assert params["params.yaml"]["train.epochs"] == {"old": 2, "new": 1, "diff": -1}
+    assert "vega" in Path(page.removeprefix("file://")).read_text()
+    assert "dvc.yaml" not in run("git", "diff", "--name-only")
+
+
+def test_queued_experiments_run_with_pretrained_weights(clone: Path, run: Run) -> None:
+    """In a workspace of their own, where only what DVC and Git track is to be found."""
+    torch.manual_seed(0)
+    network = torchvision.models.shufflenet_v2_x0_5(num_classes=4)
+    torch.save(network.state_dict(), clone / ".dvc/tmp/mine.pth")
+    run(sys.executable, "-c", "from meadow.cli import main; main()", "weights", ".dvc/tmp/mine.pth")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "weights")
+    try:
+        for l2 in ("0.1", "1.0"):
+            run(
+                "dvc",
+                "exp",
+                "run",
+                "--queue",
+                "-n",
+                f"l2-{l2[0]}",
+                "-S",
+                "train.method=probe",
+                "-S",
+                f"train.l2={l2}",
+                "evaluate",
+            )
+        run("dvc", "queue", "start")
+        end = time.monotonic() + 240
+        while any(word in run("dvc", "queue", "status") for word in ("Queued", "Running")):
+            assert time.monotonic() < end
+            time.sleep(1)
+        shown = json.loads(run("dvc", "exp", "show", "--json"))
+        metrics = {
+            e["name"]: e["revs"][0]["data"]["metrics"]["metrics/evaluate.json"]["data"]
+            for base in shown
+            for e in base.get("experiments") or []
+            if e["name"] and e["name"].startswith("l2-")
+        }
+    finally:
+        run("git", "reset", "-q", "--hard", "HEAD~1")
+
+    assert sorted(metrics) == ["l2-0", "l2-1"]
+    assert metrics["l2-0"]["cv_log_loss"] != metrics["l2-1"]["cv_log_loss"]
+
+
+def test_other_weights_at_the_same_place_are_noticed(clone: Path, run: Run) -> None:
+    """The content of models/pretrained decides, not the name in params.yaml."""
+    mine = clone / MINE
+    text = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(text.replace("weights: none ", f"weights: {MINE} "))
+    try:
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            torch.save(torchvision.models.shufflenet_v2_x0_5().state_dict(), mine)
+            run("dvc", "repro", "train")
+            about = json.loads((clone / "models/classifier/model.json").read_text())
+
+            assert about["weights"] == hashlib.sha256(mine.read_bytes()).hexdigest()
+    finally:
+        mine.unlink()
+
+
+def test_another_folder_of_photos_by_one_parameter(clone: Path, run: Run) -> None:
+    """`-S data.dir=...` swaps the set."""
+    draw_set(clone / "data/mine", {"sky": 12, "rust": 12, "moss": 12})
+    run("dvc", "exp", "run", "-S", "data.dir=data/mine")
+
+    assert json.loads((clone / "models/classifier/model.json").read_text())["classes"] == [
+        "moss",
+        "rust",
+        "sky",
+    ]
+    shutil.rmtree(clone / "data/mine")
