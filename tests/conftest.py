@@ -49,7 +49,7 @@ def toy_set(project: Path, set_params: SetParams) -> Path:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a project in which all four stages have run once, on a toy set that is easy."""
+    """Return a project in which prepare, train and evaluate have run once on a toy set."""
     folder = tmp_path_factory.mktemp("built")
     shutil.copy(ROOT / "bentofile.yaml", folder)
     for name in ("requirements", "src"):
@@ -61,11 +61,22 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values["train"].update(method="probe", arch="shufflenet_v2_x0_5")
     yaml.dump(values, folder / "params.yaml")
     draw_set(folder / "data/raw", {"gold": 24, "moss": 24})
+    _run(folder, "prepare", "train", "evaluate")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packaged(built: Path) -> Path:
+    """Return the built project with its Bento."""
+    _run(built, "package")
+    return built
+
+
+def _run(folder: Path, *stages: str) -> None:
     environment = {**os.environ, "MEADOW_CACHE": str(folder / "cache")}
-    for stage in ("prepare", "train", "evaluate", "package"):
+    for stage in stages:
         command = [sys.executable, "-m", f"meadow.{stage}"]
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture

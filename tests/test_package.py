@@ -15,6 +15,7 @@ from toys import encoded, photo
 from meadow import package, requirements, serving
 from meadow.errors import MeadowError
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,7 +27,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_rebuild_has_the_same_bytes_and_version(in_built: Path) -> None:
+def test_a_rebuild_has_the_same_bytes_and_version(packaged: Path, in_built: Path) -> None:
     """BentoML would stamp the time of the build and draw a version at random."""
     before = contents(serving.BENTO)
     shutil.rmtree(serving.BENTO)
@@ -36,7 +37,7 @@ def test_a_rebuild_has_the_same_bytes_and_version(in_built: Path) -> None:
     assert before == contents(serving.BENTO)
 
 
-def test_the_version_is_the_content(in_built: Path, tmp_path: Path) -> None:
+def test_the_version_is_the_content(packaged: Path, in_built: Path, tmp_path: Path) -> None:
     """Another model, module or pin is another version; nothing else is."""
     one = package.content_hash(package.stage(tmp_path / "one"))
     same = package.content_hash(package.stage(tmp_path / "same"))
@@ -49,7 +50,7 @@ def test_the_version_is_the_content(in_built: Path, tmp_path: Path) -> None:
     assert one[:12] == yaml.safe_load((serving.BENTO / "bento.yaml").read_text())["version"]
 
 
-def test_it_holds_the_model_and_no_trace_of_the_machine(in_built: Path) -> None:
+def test_it_holds_the_model_and_no_trace_of_the_machine(packaged: Path, in_built: Path) -> None:
     """No absolute path, no time, nothing of the learning side."""
     held = contents(serving.BENTO)
 
@@ -63,7 +64,7 @@ def test_it_holds_the_model_and_no_trace_of_the_machine(in_built: Path) -> None:
     assert not [name for name in held if "train" in name or "torch" in name]
 
 
-def test_it_installs_the_serving_group_alone_and_locked(in_built: Path) -> None:
+def test_it_installs_the_serving_group_alone_and_locked(packaged: Path, in_built: Path) -> None:
     """Each package and all it brings along, pinned; no PyTorch, no DVC."""
     text = (serving.BENTO / "env/python/requirements.txt").read_text()
     pins = dict(line.split("==") for line in text.split() if "==" in line)
@@ -77,7 +78,7 @@ def test_it_installs_the_serving_group_alone_and_locked(in_built: Path) -> None:
                 assert requirements.canonicalize_name(needed.name) in pins, f"{name}: {line}"
 
 
-def test_a_linked_model_is_refused(in_built: Path, tmp_path: Path) -> None:
+def test_a_linked_model_is_refused(packaged: Path, in_built: Path, tmp_path: Path) -> None:
     """BentoML would copy the link, and the Bento hold no model (DVC's cache.type symlink)."""
     model = Path("models/classifier/model.onnx")
     moved = model.rename(tmp_path / "model.onnx")
@@ -90,7 +91,9 @@ def test_a_linked_model_is_refused(in_built: Path, tmp_path: Path) -> None:
         moved.rename(model)
 
 
-def test_another_answer_than_evaluates_fails_the_stage(in_built: Path, tmp_path: Path) -> None:
+def test_another_answer_than_evaluates_fails_the_stage(
+    packaged: Path, in_built: Path, tmp_path: Path
+) -> None:
     """The gate that keeps report and production the same."""
     predictions = Path("reports/predictions.csv")
     text = predictions.read_text()
@@ -104,7 +107,7 @@ def test_another_answer_than_evaluates_fails_the_stage(in_built: Path, tmp_path:
         predictions.write_text(text)
 
 
-def test_the_bento_runs_its_own_code(in_built: Path) -> None:
+def test_the_bento_runs_its_own_code(packaged: Path, in_built: Path) -> None:
     """What is deployed is what is inside, not the checkout it was built from."""
     page = serving.BENTO / "src/meadow/docs.html"
     text = page.read_text()
@@ -119,7 +122,7 @@ def test_the_bento_runs_its_own_code(in_built: Path) -> None:
         page.write_text(text)
 
 
-def test_the_workspace_is_served_too(in_built: Path) -> None:
+def test_the_workspace_is_served_too(packaged: Path, in_built: Path) -> None:
     """`bentoml serve meadow.service:PhotoClassifier`, and `ask` as a client."""
     with serving.serving("meadow.service:PhotoClassifier") as url:
         answer = serving.ask(url, encoded(photo(3)))

@@ -11,16 +11,17 @@ from toys import encoded, photo
 
 from meadow import serving
 
+pytestmark = pytest.mark.slow
 GOOD = encoded(photo(1))
 TEXT_FIELD = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\ntext\r\n--b--\r\n'
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 
 
 @pytest.fixture(scope="module")
-def client(built: Path) -> Iterator[httpx.Client]:
+def client(packaged: Path) -> Iterator[httpx.Client]:
     """Talk to `bentoml serve` on the built Bento."""
     with (
-        serving.serving(built / serving.BENTO) as url,
+        serving.serving(packaged / serving.BENTO) as url,
         httpx.Client(base_url=url, timeout=30) as client,
     ):
         yield client
