@@ -127,6 +127,17 @@ def test_features_are_computed_once_per_photo_and_network(
     assert sum(computed) == 2 * seen
 
 
+def test_a_damaged_cache_is_named(prepared_set: Path, set_params: SetParams) -> None:
+    """It may be removed; nothing in it is worth anything but time."""
+    set_params(train={"method": "probe"})
+    train.train()
+    (table,) = Path("cache/features").glob("*.sqlite")
+    table.write_bytes(b"no database " * 1000)
+
+    with pytest.raises(MeadowError, match="remove the file"):
+        train.train()
+
+
 def test_a_wrong_architecture_gets_the_close_names(
     prepared_set: Path, set_params: SetParams
 ) -> None:

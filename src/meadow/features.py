@@ -17,6 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from meadow import cache, parallel
+from meadow.errors import MeadowError
 from meadow.head import Examples
 from meadow.prepared import Photos, Prepared
 from meadow.pretrained import Weights
@@ -76,16 +77,25 @@ def frozen(network: Path, digest: str, photos: Photos, *, workers: int) -> NDArr
     Returns:
         (n, 2, d): the features of each photo as it is and mirrored left to right.
 
+    Raises:
+        MeadowError: the cache is damaged, or its disk is full.
+
     """
     file = cache.folder("features") / f"{digest}-{onnxruntime.__version__}.sqlite"
-    with closing(sqlite3.connect(file, timeout=60)) as table:
-        table.execute("PRAGMA journal_mode = WAL")
-        table.execute("PRAGMA synchronous = NORMAL")
-        table.execute("CREATE TABLE IF NOT EXISTS features (pixels TEXT PRIMARY KEY, vector BLOB)")
-        missing = [i for i, row in enumerate(photos.rows) if not _find(table, row.pixels)]
-        if missing:
-            _compute(table, network, photos, missing, workers)
-        found = [_find(table, row.pixels) for row in photos.rows]
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as table:
+            table.execute("PRAGMA journal_mode = WAL")
+            table.execute("PRAGMA synchronous = NORMAL")
+            table.execute("CREATE TABLE IF NOT EXISTS features (pixels PRIMARY KEY, vector BLOB)")
+            missing = [i for i, row in enumerate(photos.rows) if not _find(table, row.pixels)]
+            if missing:
+                _compute(table, network, photos, missing, workers)
+            found = [_find(table, row.pixels) for row in photos.rows]
+    except sqlite3.DatabaseError as error:
+        raise MeadowError(
+            f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
+            " the file: what is in it can be computed again."
+        ) from None
     vectors = np.frombuffer(b"".join(found), np.float32)
     return vectors.reshape(len(found), len(VIEWS), -1)
 
