@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from importlib.metadata import requires
 from pathlib import Path
@@ -120,6 +121,29 @@ def test_the_bento_runs_its_own_code(packaged: Path, in_built: Path) -> None:
             assert response.read() == b"from the Bento"
     finally:
         page.write_text(text)
+
+
+def test_the_server_ends_with_the_process_that_started_it(packaged: Path, in_built: Path) -> None:
+    """A killed stage must not leave one behind on its port."""
+    code = (
+        "import time\nfrom meadow import serving\n"
+        "with serving.serving(serving.BENTO) as url:\n    print(url, flush=True)\n"
+        "    time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        url = run.stdout.readline().strip()
+        with urllib.request.urlopen(f"{url}/livez") as response:
+            assert response.status == 200
+        run.kill()
+
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"{url}/livez", timeout=1).close()
+        except OSError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the server still answers after 10 s")
 
 
 def test_the_workspace_is_served_too(packaged: Path, in_built: Path) -> None:

@@ -1,7 +1,9 @@
 """Start `bentoml serve`, ask it, stop it: for package's comparison, the demo and the tests."""
 
+import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +57,7 @@ def serving(target: str | Path) -> Iterator[str]:
             env={**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"},
             stdout=log,
             stderr=subprocess.STDOUT,
+            preexec_fn=_end_with_parent,
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -103,6 +106,12 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
             time.sleep(0.05)
     tail = log.read_text("utf-8", "replace")[-2000:]
     raise MeadowError(f"the service did not start:\n{tail}")
+
+
+def _end_with_parent() -> None:
+    """Have Linux end the server when this process is killed and cannot do it any more."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _free_port() -> str:
