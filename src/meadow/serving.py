@@ -57,6 +57,7 @@ def serving(target: str | Path) -> Iterator[str]:
             env={**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"},
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
             preexec_fn=_end_with_parent,
         )
         try:
@@ -68,7 +69,7 @@ def serving(target: str | Path) -> Iterator[str]:
             try:
                 server.wait(STOP_WITHIN)
             except subprocess.TimeoutExpired:
-                server.kill()
+                os.killpg(server.pid, signal.SIGKILL)  # the workers too
                 server.wait()
 
 
