@@ -24,10 +24,13 @@ serve: $(VENV)/installed  ## serve the Bento on http://localhost:3000
 	bentoml serve $(CURDIR)/models/bento
 
 test: $(VENV)/installed  ## the whole test suite
-	pytest
+	pytest -n 2 --dist loadfile
 
-check: $(VENV)/installed  ## linters and the fast tests
-	ruff format --check && ruff check && mypy && pytest -m "not slow"
+lint: $(VENV)/installed  ## format, lint and types
+	ruff format --check && ruff check && mypy
+
+check: lint  ## linters and the fast tests
+	pytest -m "not slow"
 
 lock: $(VENV)/installed  ## write requirements/constraints.txt anew from what is installed
 	pip freeze --exclude-editable > requirements/constraints.txt
@@ -35,4 +38,4 @@ lock: $(VENV)/installed  ## write requirements/constraints.txt anew from what is
 clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 
-.PHONY: help install demo repro serve test check lock clean
+.PHONY: help install demo repro serve test check lock clean lint

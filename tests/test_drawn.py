@@ -34,13 +34,15 @@ def colours(image: Image.Image) -> NDArray[np.float64]:
 
 def test_same_bytes_twice() -> None:
     """A photo depends on its class and number alone."""
-    assert [draw_photo(label, 3) for label in CLASSES] == [draw_photo(label, 3) for label in CLASSES]
+    assert [draw_photo(label, 3) for label in CLASSES] == [
+        draw_photo(label, 3) for label in CLASSES
+    ]
 
 
 def test_bytes_are_pinned() -> None:
     """The bytes that the committed demo was trained on do not change unnoticed."""
     photos = b"".join(draw_photo(label, number) for number in range(6) for label in CLASSES)
-    assert hashlib.sha256(photos).hexdigest() == "PIN"
+    assert hashlib.sha256(photos).hexdigest().startswith("1a934e7c6ebdcc49a30df9c96aa09d56")
 
 
 def test_more_photos_extend_the_set(tmp_path: Path) -> None:
