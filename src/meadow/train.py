@@ -124,7 +124,7 @@ def finetune(p: TrainParams, ready: Prepared, weights: Weights, workers: int, lo
     graph = graphs.with_temperature(
         backbones.exported(network, size=size, output="logits"), temperature, classes
     )
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     return Trained(
         graph.SerializeToString(deterministic=True),
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},

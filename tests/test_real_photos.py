@@ -1,0 +1,39 @@
+"""The 400 web photos, where they are at hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+from toys import SetParams
+
+from meadow import dandelion_grass
+from meadow.evaluate import evaluate
+from meadow.prepare import prepare
+from meadow.pretrained import Weights
+from meadow.recipes import read
+from meadow.train import train
+
+SHARED = Path(__file__).parents[2] / "shared"
+PHOTOS = SHARED / "photos/dandelion-grass"
+WEIGHTS = SHARED / "weights/mobilenet_v2-imagenet1k.pth"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PHOTOS.exists(), reason="the photos have no licence to be copied"),
+]
+
+
+def test_the_probe_recipe_on_the_real_set(project: Path, set_params: SetParams) -> None:
+    """At least as good as the best published (96 %), by cross-validation; no photo is bad."""
+    dandelion_grass.fetch(Path("data/raw"), PHOTOS)
+    set_params(**read("probe"))
+    set_params(train={"weights": str(Weights.take(WEIGHTS))})
+    prepare()
+    train()
+    evaluate()
+    found = json.loads(Path("metrics/evaluate.json").read_text())
+    counts = json.loads(Path("metrics/prepare.json").read_text())
+
+    assert (counts["kept"], counts["near_duplicates"]) == (400, 0)
+    assert found["cv_accuracy"] >= 0.96
+    assert found["cv_log_loss"] <= 0.12
