@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from meadow.drawn import draw_demo
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("prepare", "train", "evaluate")
+STAGES = ("prepare", "train")
 
 
 def measure(stage: str, folder: Path) -> tuple[float, float]:
