@@ -183,20 +183,31 @@ def exported(network: nn.Module, *, size: int, output: str) -> bytes:
 
     PyTorch's TorchScript exporter is used: in 0.3 s it makes the same bytes every time, where the
     newer one needs one more package and stores source paths in the model.
+
+    Raises:
+        MeadowError: ONNX has no word for a layer at this size (adaptive pooling of VGG, AlexNet).
+
     """
     photo = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     axes = {"pixels": {0: "n"}, output: {0: "n"}}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of branches that depend on the size only
         file = Path(folder, "network.onnx")
-        torch.onnx.export(
-            network.eval(),
-            (photo,),
-            file,
-            dynamo=False,
-            opset_version=17,
-            input_names=["pixels"],
-            output_names=[output],
-            dynamic_axes=axes,
-        )
+        try:
+            torch.onnx.export(
+                network.eval(),
+                (photo,),
+                file,
+                dynamo=False,
+                opset_version=17,
+                input_names=["pixels"],
+                output_names=[output],
+                dynamic_axes=axes,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error).strip().split("\n")[0]
+            raise MeadowError(
+                f"train.arch: this network cannot be exported at prepare.size {size},"
+                f" try 224: {reason}"
+            ) from None
         return file.read_bytes()

@@ -107,6 +107,7 @@ def finetune(p: TrainParams, ready: Prepared, weights: Weights, workers: int, lo
 
     size, classes = ready.preprocessing.size, len(ready.classes)
     network = backbones.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
+    backbones.exported(network, size=size, output="logits")  # if it fails, then before training
     schedule = finetuning.Schedule(
         **{field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
     )

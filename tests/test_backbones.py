@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from meadow import backbones
+from meadow.errors import MeadowError
+from meadow.pretrained import Weights
+from meadow.session import open_session
+
+NONE = Weights.of("none")
+# One of each family of torchvision's registry, the smallest, and a size that it can take.
+FAMILIES = {
+    "alexnet": 224,
+    "convnext_tiny": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "efficientnet_v2_s": 64,
+    "googlenet": 64,
+    "inception_v3": 96,
+    "maxvit_t": 224,
+    "mnasnet0_5": 64,
+    "mobilenet_v2": 64,
+    "mobilenet_v3_small": 64,
+    "regnet_y_400mf": 64,
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "shufflenet_v2_x0_5": 64,
+    "squeezenet1_1": 64,
+    "swin_t": 64,
+    "swin_v2_t": 64,
+    "vgg11": 224,
+    "vit_b_32": 64,
+    "wide_resnet50_2": 64,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", FAMILIES)
+def test_a_network_of_each_family_is_served_as_pytorch_computes_it(arch: str) -> None:
+    """Logits for finetune and features for a probe: ONNX Runtime agrees to 1e-4 of the largest."""
+    size = FAMILIES[arch]
+    network = backbones.build(arch, NONE, classes=3, size=size, seed=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    for kind, output in ((lambda n: n, "logits"), (backbones.Features, "features")):
+        module = kind(network).eval()
+        with torch.no_grad():
+            expected = module(torch.from_numpy(pixels)).numpy()
+        session = open_session(backbones.exported(module, size=size, output=output))
+        found = session.run([output], {"pixels": pixels})[0]
+
+        assert found.shape == expected.shape
+        assert output == "features" or found.shape == (2, 3)
+        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_every_family_of_the_registry_is_covered() -> None:
+    """A new family of torchvision must be looked at before it is offered."""
+    known = torchvision.models.list_models(module=torchvision.models)
+    modules = {torchvision.models.get_model_builder(name).__module__ for name in known}
+    covered = {torchvision.models.get_model_builder(name).__module__ for name in FAMILIES}
+
+    assert covered == modules
+
+
+def test_features_have_earlier_blocks_in_them() -> None:
+    """ResNet-18: 512 that the last layer sees, 512 and 256 of the two blocks before."""
+    network = backbones.build("resnet18", NONE, classes=2, size=64, seed=0)
+
+    assert backbones.Features(network).eval()(torch.zeros(1, 64, 64, 3)).shape == (1, 1280)
+
+
+def test_a_network_too_large_for_one_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the registry are (vit_h_14, regnet_y_128gf); an ONNX file ends at 2 GiB."""
+    monkeypatch.setattr(backbones, "LARGEST", 1000)
+
+    with pytest.raises(MeadowError, match="too large for one ONNX file"):
+        backbones.build("shufflenet_v2_x0_5", NONE, classes=2, size=64, seed=0)
+
+
+def test_a_network_that_cannot_be_exported_at_this_size_is_refused() -> None:
+    """AlexNet pools 2 x 2 places to 6 x 6 there, which ONNX cannot say; at 224 px it can."""
+    network = backbones.build("alexnet", NONE, classes=2, size=96, seed=0)
+
+    with pytest.raises(MeadowError, match=r"cannot be exported at prepare\.size 96, try 224"):
+        backbones.exported(network, size=96, output="logits")
