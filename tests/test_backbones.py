@@ -1,17 +1,18 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torchvision
 
-from meadow import backbones
-from meadow.errors import MeadowError
+from meadow import backbones, graphs
 from meadow.pretrained import Weights
-from meadow.session import open_session
+from meadow.session import digest, external_data, open_session
 
 NONE = Weights.of("none")
 # One of each family of torchvision's registry, the smallest, and a size that it can take.
 FAMILIES = {
-    "alexnet": 224,
+    "alexnet": 96,
     "convnext_tiny": 64,
     "densenet121": 64,
     "efficientnet_b0": 64,
@@ -29,7 +30,7 @@ FAMILIES = {
     "squeezenet1_1": 64,
     "swin_t": 64,
     "swin_v2_t": 64,
-    "vgg11": 224,
+    "vgg11": 64,
     "vit_b_32": 64,
     "wide_resnet50_2": 64,
 }
@@ -37,7 +38,9 @@ FAMILIES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", FAMILIES)
-def test_a_network_of_each_family_is_served_as_pytorch_computes_it(arch: str) -> None:
+def test_a_network_of_each_family_is_served_as_pytorch_computes_it(
+    arch: str, tmp_path: Path
+) -> None:
     """Logits for finetune and features for a probe: ONNX Runtime agrees to 1e-4 of the largest."""
     size = FAMILIES[arch]
     network = backbones.build(arch, NONE, classes=3, size=size, seed=0)
@@ -46,7 +49,8 @@ def test_a_network_of_each_family_is_served_as_pytorch_computes_it(arch: str) ->
         module = kind(network).eval()
         with torch.no_grad():
             expected = module(torch.from_numpy(pixels)).numpy()
-        session = open_session(backbones.exported(module, size=size, output=output))
+        graphs.save(backbones.exported(module, size=size, output=output), tmp_path / output)
+        session = open_session(tmp_path / output)
         found = session.run([output], {"pixels": pixels})[0]
 
         assert found.shape == expected.shape
@@ -70,17 +74,33 @@ def test_features_have_earlier_blocks_in_them() -> None:
     assert backbones.Features(network).eval()(torch.zeros(1, 64, 64, 3)).shape == (1, 1280)
 
 
-def test_a_network_too_large_for_one_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of the registry are (vit_h_14, regnet_y_128gf); an ONNX file ends at 2 GiB."""
-    monkeypatch.setattr(backbones, "LARGEST", 1000)
+def test_a_network_too_large_for_one_file_keeps_its_tensors_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An ONNX file ends at 2 GiB; two of the registry are larger (vit_h_14, regnet_y_128gf)."""
+    network = backbones.build("shufflenet_v2_x0_5", NONE, classes=2, size=64, seed=0)
+    model = backbones.exported(network, size=64, output="logits")
+    graphs.save(model, tmp_path / "one.onnx")
+    monkeypatch.setattr(graphs, "LARGEST", 1000)
+    graphs.save(model, tmp_path / "two.onnx")
+    pixels = np.zeros((1, 64, 64, 3), np.uint8)
+    one, two = (
+        open_session(tmp_path / name).run(None, {"pixels": pixels})[0]
+        for name in ("one.onnx", "two.onnx")
+    )
 
-    with pytest.raises(MeadowError, match="too large for one ONNX file"):
-        backbones.build("shufflenet_v2_x0_5", NONE, classes=2, size=64, seed=0)
+    assert not external_data(tmp_path / "one.onnx").exists()
+    assert (tmp_path / "two.onnx").stat().st_size < 200_000
+    assert np.array_equal(one, two)
+    before = digest(tmp_path / "two.onnx")
+    data = external_data(tmp_path / "two.onnx")
+    data.write_bytes(data.read_bytes()[:-1] + b"?")
+    assert digest(tmp_path / "two.onnx") != before
 
 
-def test_a_network_that_cannot_be_exported_at_this_size_is_refused() -> None:
-    """AlexNet pools 2 x 2 places to 6 x 6 there, which ONNX cannot say; at 224 px it can."""
-    network = backbones.build("alexnet", NONE, classes=2, size=96, seed=0)
+def test_unequal_adaptive_pooling_is_computed_as_pytorch_does() -> None:
+    """AlexNet at 96 px pools 2 x 2 places to 6 x 6, for which ONNX has no word."""
+    x = torch.randn(2, 3, 5, 2, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, (3, 6))
 
-    with pytest.raises(MeadowError, match=r"cannot be exported at prepare\.size 96, try 224"):
-        backbones.exported(network, size=96, output="logits")
+    assert torch.allclose(backbones.Pooling(5, 2, (3, 6))(x), expected, atol=1e-6)

@@ -7,19 +7,21 @@ exports for a probe is cached, so that the next experiment starts without it.
 import re
 import tempfile
 import warnings
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 import torchvision
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from meadow.errors import MeadowError
 from meadow.pretrained import Weights
 
 EARLIER_BLOCKS = 2
-LARGEST = 1_900_000_000  # bytes; one protobuf file ends at 2 GiB
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet; torchvision's presets
 
 
@@ -72,17 +74,60 @@ def build(arch: str, weights: Weights, *, classes: int, size: int, seed: int) ->
         if weights.loaded:
             _load(backbone, weights, arch, options)
         network = Network(backbone)
-        with torch.no_grad():
-            network.eval()(torch.zeros(2, size, size, 3))
+        _make_pooling_exportable(network, size)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise MeadowError(
             f"train.arch: {arch} cannot take photos of prepare.size {size}: {error}"
         ) from None
-    if sum(parameter.nbytes for parameter in network.parameters()) > LARGEST:
-        raise MeadowError(
-            f"train.arch: {arch} is over {LARGEST:,} bytes, too large for one ONNX file."
-        )
     return network
+
+
+class Pooling(nn.Module):
+    """Adaptive average pooling of one input size, as two products with constant matrices.
+
+    ONNX has no word for `nn.AdaptiveAvgPool2d` where its bins are of unequal or less than one
+    place: VGG and AlexNet below their usual 224 px.
+    """
+
+    def __init__(self, height: int, width: int, to: tuple[int, int]) -> None:
+        super().__init__()
+        self.rows: Tensor
+        self.columns: Tensor
+        for name, places, bins in (("rows", height, to[0]), ("columns", width, to[1])):
+            share = nn.functional.adaptive_avg_pool1d(torch.eye(places), bins)
+            self.register_buffer(name, share, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, c, height, width) to (n, c, *to)."""
+        pooled: Tensor = self.rows.T @ (x @ self.columns)
+        return pooled
+
+
+def _make_pooling_exportable(network: Network, size: int) -> None:
+    """Run the network once at this size; replace the adaptive pooling that needs it.
+
+    Raises:
+        RuntimeError, ValueError, AssertionError: it cannot take this size.
+
+    """
+    needed: dict[str, Pooling] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        def see(_pool: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            (height, width), to = inputs[0].shape[-2:], (output.shape[-2], output.shape[-1])
+            if height % to[0] or width % to[1]:
+                needed[name] = Pooling(height, width, to)
+
+        return see
+
+    pools = {n: m for n, m in network.named_modules() if isinstance(m, nn.AdaptiveAvgPool2d)}
+    hooks = [pool.register_forward_hook(look(name)) for name, pool in pools.items()]
+    with torch.no_grad():
+        network.eval()(torch.zeros(2, size, size, 3))
+    for hook in hooks:
+        hook.remove()
+    for name, pooling in needed.items():
+        network.set_submodule(name, pooling)
 
 
 def _options(arch: str, size: int, weights: Weights) -> dict[str, Any]:
@@ -178,36 +223,25 @@ def _blocks(backbone: nn.Module) -> list[nn.Module]:
     return list(found.values())
 
 
-def exported(network: nn.Module, *, size: int, output: str) -> bytes:
+def exported(network: nn.Module, *, size: int, output: str) -> ModelProto:
     """Return an ONNX model: `pixels` (n, size, size, 3) uint8 to `output` (n, k) float32.
 
     PyTorch's TorchScript exporter is used: in 0.3 s it makes the same bytes every time, where the
     newer one needs one more package and stores source paths in the model.
-
-    Raises:
-        MeadowError: ONNX has no word for a layer at this size (adaptive pooling of VGG, AlexNet).
-
     """
     photo = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     axes = {"pixels": {0: "n"}, output: {0: "n"}}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of branches that depend on the size only
         file = Path(folder, "network.onnx")
-        try:
-            torch.onnx.export(
-                network.eval(),
-                (photo,),
-                file,
-                dynamo=False,
-                opset_version=17,
-                input_names=["pixels"],
-                output_names=[output],
-                dynamic_axes=axes,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error).strip().split("\n")[0]
-            raise MeadowError(
-                f"train.arch: this network cannot be exported at prepare.size {size},"
-                f" try 224: {reason}"
-            ) from None
-        return file.read_bytes()
+        torch.onnx.export(
+            network.eval(),
+            (photo,),
+            str(file),  # a path object would end at 2 GiB
+            dynamo=False,
+            opset_version=17,
+            input_names=["pixels"],
+            output_names=[output],
+            dynamic_axes=axes,
+        )
+        return onnx.load(file)

@@ -1,6 +1,5 @@
 """The trained classifier: the one object behind both the test figures and the service."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from meadow.errors import MeadowError
 from meadow.photos import Preprocessing
-from meadow.session import open_session
+from meadow.session import digest, open_session
 
 FOLDER = Path("models/classifier")
+NETWORK = "model.onnx"
 Probabilities = NDArray[np.float64]
 
 
@@ -26,7 +26,7 @@ class Classifier:
     Attributes:
         classes: names, in the order of the probabilities.
         preprocessing: what makes the network's input from a photo.
-        version: SHA-256 of model.onnx.
+        version: SHA-256 of the network; see `session.digest`.
         about: all of model.json.
         session: the network, `pixels` (n, size, size, 3) uint8 to `probabilities` (n, classes).
 
@@ -43,20 +43,19 @@ class Classifier:
         """Load what train wrote; `threads` work on one photo.
 
         Raises:
-            MeadowError: there is none, or model.onnx is not the file that model.json describes.
+            MeadowError: there is none, or model.onnx is not the one that model.json describes.
 
         """
         try:
             about = json.loads((folder / "model.json").read_text("utf-8"))
-            network = (folder / "model.onnx").read_bytes()
+            version = digest(folder / NETWORK)
         except FileNotFoundError:
             raise MeadowError(
                 f"{folder} holds no model. Run `dvc repro train` or `dvc pull {folder}`."
             ) from None
-        version = hashlib.sha256(network).hexdigest()
         if version != about["sha256"]:
             raise MeadowError(
-                f"{folder / 'model.onnx'} is damaged: its SHA-256 is not the one in model.json."
+                f"{folder / NETWORK} is damaged: its SHA-256 is not the one in model.json."
                 " Run `dvc checkout --force models/classifier`."
             )
         return cls(
@@ -64,7 +63,7 @@ class Classifier:
             preprocessing=Preprocessing(**about["preprocessing"]),
             version=version,
             about=about,
-            session=open_session(network, threads=threads),
+            session=open_session(folder / NETWORK, threads=threads),
         )
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> Probabilities:
@@ -84,20 +83,18 @@ class Classifier:
         return row
 
 
-def save(
+def describe(
     folder: Path,
-    network: bytes,
     *,
     classes: Sequence[str],
     preprocessing: Preprocessing,
     **about: Any,
 ) -> None:
-    """Write model.onnx and model.json; `about` is what else is to be known of the model."""
-    (folder / "model.onnx").write_bytes(network)
+    """Write model.json beside model.onnx; `about` is what else is to be known of the model."""
     description = {
         "classes": list(classes),
         "preprocessing": asdict(preprocessing),
-        "sha256": hashlib.sha256(network).hexdigest(),
+        "sha256": digest(folder / NETWORK),
         **about,
     }
     text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)

@@ -8,7 +8,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,13 +16,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from meadow import cache, parallel
+from meadow import cache, graphs, outputs, parallel
 from meadow.errors import MeadowError
 from meadow.head import Examples
 from meadow.prepared import Photos, Prepared
 from meadow.pretrained import Weights
-from meadow.session import open_session
+from meadow.session import digest, open_session
 
+NETWORK = "backbone.onnx"
 VIEWS = ("plain", "mirror")
 
 
@@ -38,17 +39,20 @@ def backbone(arch: str, weights: Weights, *, size: int, seed: int) -> tuple[Path
     start = weights.content if weights.loaded else f"seed {seed}"
     code = Path(__file__).with_name("backbones.py").read_bytes()
     key = [arch, start, str(size), version("torch"), version("torchvision"), _sha256(code)]
-    path = cache.folder("backbones") / f"{_sha256(' '.join(key).encode())}.onnx"
-    if not path.exists():
+    folder = cache.folder("backbones") / _sha256(" ".join(key).encode())
+    if not folder.exists():
         from meadow import backbones  # imports PyTorch: 3 s
 
         network = backbones.build(arch, weights, classes=2, size=size, seed=seed)
         frozen = backbones.Features(network)
-        # Experiments may do this at the same time: each under its own name, the last one stays.
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(backbones.exported(frozen, size=size, output="features"))
-        part.replace(path)
-    return path, _sha256(path.read_bytes())
+        # Experiments may do this at the same time: each under its own name, the first one stays.
+        part = folder.with_suffix(f".{os.getpid()}.part")
+        part.mkdir()
+        graphs.save(backbones.exported(frozen, size=size, output="features"), part / NETWORK)
+        with suppress(OSError):
+            part.rename(folder)
+        outputs.remove(part)
+    return folder / NETWORK, digest(folder / NETWORK)
 
 
 def examples(network: Path, digest: str, ready: Prepared, *, workers: int) -> Examples:

@@ -7,6 +7,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from meadow.session import external_data
+
+LARGEST = 1_900_000_000  # bytes in one file; protobuf ends at 2 GiB
+
+
+def save(model: ModelProto, path: Path) -> None:
+    """Write a model, the same bytes for the same model; large tensors beside it if they must be."""
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= LARGEST:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    else:
+        onnx.save_model(model, path, save_as_external_data=True, location=external_data(path).name)
+    onnx.checker.check_model(path)
+
 
 def with_head(
     backbone: Path, weight: NDArray[np.floating], bias: NDArray[np.floating]
@@ -26,9 +39,8 @@ def with_head(
     return _finish(model, [gemm], "head.logits", len(bias))
 
 
-def with_temperature(network: bytes, temperature: float, classes: int) -> ModelProto:
+def with_temperature(model: ModelProto, temperature: float, classes: int) -> ModelProto:
     """Add division by the temperature and softmax to a graph that gives `logits`."""
-    model = onnx.load_from_string(network)
     value = numpy_helper.from_array(np.float32(temperature), "temperature")
     model.graph.initializer.append(value)
     divide = helper.make_node("Div", ["logits", "temperature"], ["calibrated"])
@@ -43,5 +55,4 @@ def _finish(
     model.graph.output.append(
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", classes])
     )
-    onnx.checker.check_model(model)
     return model

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import yaml
@@ -51,14 +51,14 @@ def stage(folder: Path) -> Path:
     BentoML copies links as links, and the Bento would hold no model; here they are refused.
     """
     recipe = yaml.safe_load(Path("bentofile.yaml").read_text("utf-8"))
-    for name in ["bentofile.yaml", *recipe["include"]]:
-        source = Path(name)
+    included = [sorted(Path().glob(name)) or [Path(name)] for name in recipe["include"]]
+    for source in [Path("bentofile.yaml"), *chain.from_iterable(included)]:
         if source.is_symlink() or not source.is_file():
             raise MeadowError(
-                f"bentofile.yaml includes {name}, which is a link or missing. Run `dvc repro`,"
+                f"bentofile.yaml includes {source}, which is a link or missing. Run `dvc repro`,"
                 " or `dvc unprotect models/classifier` where DVC links its files."
             )
-        target = folder / name
+        target = folder / source
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     lock = folder / SERVING
@@ -72,7 +72,8 @@ def content_hash(folder: Path) -> str:
     total = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.is_file():
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
             total.update(f"{digest}  {file.relative_to(folder).as_posix()}\n".encode())
     return total.hexdigest()
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from dvclive import Live
 from numpy.typing import NDArray
+from onnx import ModelProto
 from pydantic import Field
 from safetensors.numpy import save_file
 
@@ -45,7 +46,7 @@ class TrainParams(params.Section):
 class Trained:
     """What either method makes: the served graph, its learned tensors, and how it came about."""
 
-    network: bytes
+    network: ModelProto
     tensors: dict[str, NDArray[Any]]
     about: dict[str, Any]
 
@@ -68,9 +69,9 @@ def train() -> None:
     with outputs.whole(classifier.FOLDER) as out:
         out.mkdir()
         save_file(trained.tensors, out / "weights.safetensors")
-        classifier.save(
+        graphs.save(trained.network, out / classifier.NETWORK)
+        classifier.describe(
             out,
-            trained.network,
             classes=ready.classes,
             preprocessing=ready.preprocessing,
             method=p.method,
@@ -90,7 +91,7 @@ def probe(p: TrainParams, ready: Prepared, weights: Weights, workers: int, log: 
         log({"cv/log_loss": log_loss})
     network = graphs.with_head(backbone, fitted.weight, fitted.bias)
     return Trained(
-        network.SerializeToString(deterministic=True),
+        network,
         {"head.weight": fitted.weight, "head.bias": fitted.bias},
         {
             "backbone": digest,
@@ -127,7 +128,7 @@ def finetune(p: TrainParams, ready: Prepared, weights: Weights, workers: int, lo
     )
     checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     return Trained(
-        graph.SerializeToString(deterministic=True),
+        graph,
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
         {"epoch": epoch, "temperature": round(temperature, 6)},
     )

@@ -1,0 +1,46 @@
+"""Each classification network of torchvision's registry, exported and compared with PyTorch.
+
+For both methods: logits, as fine-tuning serves them, and a probe's features. Random weights, one
+photo. It needs 15 GB of memory for the largest two, and a quarter of an hour.
+
+    python bench/registry.py
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+
+from meadow import backbones, graphs
+from meadow.pretrained import Weights
+from meadow.session import open_session
+
+SIZE = 224
+
+
+def main() -> None:
+    """Print the largest difference of each, as a share of the largest value."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+    names = torchvision.models.list_models(module=torchvision.models)
+    worst = 0.0
+    for name in names[names.index("regnet_y_128gf"):]:
+        network = backbones.build(name, Weights.of("none"), classes=3, size=SIZE, seed=0)
+        differences = []
+        for kind, output in ((lambda n: n, "logits"), (backbones.Features, "features")):
+            module = kind(network).eval()
+            with torch.no_grad():
+                expected = module(torch.from_numpy(pixels)).numpy()
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder, "network.onnx")
+                graphs.save(backbones.exported(module, size=SIZE, output=output), file)
+                found = open_session(file).run([output], {"pixels": pixels})[0]
+            differences.append(np.abs(found - expected).max() / np.abs(expected).max())
+        worst = max(worst, *differences)
+        print(f"{name}: logits {differences[0]:.1e}, features {differences[1]:.1e}", flush=True)
+    print(f"{len(names)} networks, the largest difference is {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()
