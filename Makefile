@@ -23,6 +23,18 @@ repro: $(VENV)/installed  ## run what has changed of the pipeline
 serve: $(VENV)/installed  ## serve the Bento on http://localhost:3000
 	bentoml serve $(CURDIR)/models/bento
 
+minio: $(VENV)/installed  ## bring up a MinIO server of your own as the remote
+	meadow minio start
+
+minio-stop: $(VENV)/installed  ## stop it; its data stay
+	meadow minio stop
+
+share: $(VENV)/installed  ## push all that a colleague needs to the remote
+	meadow share
+
+verify: $(VENV)/installed  ## prove that a clone gets it all back without running a stage
+	meadow verify
+
 test: $(VENV)/installed  ## the whole test suite
 	pytest -n 2 --dist loadfile
 
@@ -38,4 +50,4 @@ lock: $(VENV)/installed  ## write requirements/constraints.txt anew from what is
 clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 
-.PHONY: help install demo repro serve test check lock clean lint
+.PHONY: help install demo repro serve minio minio-stop share verify test check lock clean lint

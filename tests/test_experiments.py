@@ -2,82 +2,26 @@
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 import yaml
-from ruamel.yaml import YAML
+from clones import Run, runner, toy_clone
 from toys import draw_set
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[1]
 MINE = "models/pretrained/mine.pth"
-Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a clone of the committed and changed files, with a toy set and one run."""
-    folder = tmp_path_factory.mktemp("clone")
-    files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, files):
-        if (ROOT / name).exists() and not name.startswith("metrics/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    for name in ("data/raw.dvc", "dvc.lock"):
-        (folder / name).unlink(missing_ok=True)
-    text = YAML()
-    values = text.load(folder / "params.yaml")
-    values["prepare"].update(size=32, val=0.25, test=0.25)
-    values["train"].update(arch="shufflenet_v2_x0_5", epochs=2, batch_size=16)
-    text.dump(values, folder / "params.yaml")
-    draw_set(folder / "data/raw", {"gold": 16, "moss": 16})
-    run = runner(folder)
-    run("git", "init", "-q")
-    run("dvc", "add", "-q", "data/raw")
-    run("git", "add", "-A")
-    run("git", "commit", "-qm", "start")
-    run("dvc", "repro")
-    run("git", "add", "-A")
-    run("git", "commit", "-qm", "first run")
-    return folder
-
-
-def runner(folder: Path) -> Run:
-    def run(*command: str, **environment: str) -> str:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(folder / "src"),
-                "MEADOW_CACHE": str(folder / ".dvc/tmp/meadow"),
-                "GIT_CONFIG_COUNT": "2",
-                "GIT_CONFIG_KEY_0": "user.name",
-                "GIT_CONFIG_VALUE_0": "t",
-                "GIT_CONFIG_KEY_1": "user.email",
-                "GIT_CONFIG_VALUE_1": "t@localhost",
-                **environment,
-            },
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    return run
+    """Return a project with a toy set and one run."""
+    return toy_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from meadow import dandelion_grass, demo, importing, recipes, tracking
@@ -43,9 +44,32 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("name", choices=recipes.names())
     each.set_defaults(command=_recipe)
 
+    each = commands.add_parser("share", help="push all that a colleague needs to the remote")
+    each.set_defaults(command=_lazily("sharing", "share"))
+    each = commands.add_parser("verify", help="prove that a clone gets it all back")
+    each.set_defaults(command=_lazily("sharing", "verify"))
+    each = commands.add_parser("doctor", help="check Git, packages, keys, cache, disk and remote")
+    each.set_defaults(command=_lazily("doctor", "doctor"))
+
+    server = commands.add_parser("minio", help="a MinIO server of one's own as the remote")
+    deeds = server.add_subparsers(title="deeds", required=True, metavar="start|stop")
+    each = deeds.add_parser("start", help="on the loopback, with random keys; makes the bucket")
+    each.set_defaults(command=_lazily("minio", "start"))
+    each = deeds.add_parser("stop", help="its data stay")
+    each.set_defaults(command=_lazily("minio", "stop"))
+
     each = commands.add_parser("demo", help="photos, pipeline, service, one answer")
     each.set_defaults(command=lambda _: demo.demo(RAW))
     return parser
+
+
+def _lazily(module: str, verb: str) -> Callable[[argparse.Namespace], None]:
+    """Return a command that imports its module, and with it DVC, only when it runs: 0.5 s."""
+
+    def command(_: argparse.Namespace) -> None:
+        getattr(import_module(f"meadow.{module}"), verb)()
+
+    return command
 
 
 def _data_demo(chosen: argparse.Namespace) -> None:

@@ -9,6 +9,9 @@ from packaging.utils import canonicalize_name
 from meadow.errors import MeadowError
 
 CONSTRAINTS = Path("requirements/constraints.txt")
+GROUPS = [
+    Path("requirements", f"{name}.txt") for name in ("serving", "learning", "tracking", "dev")
+]
 
 
 def pins(path: Path) -> dict[str, str]:

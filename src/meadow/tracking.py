@@ -7,16 +7,17 @@ from pathlib import Path
 from meadow.errors import MeadowError
 
 
-def dvc(*arguments: str, quiet: bool = False) -> str:
-    """Run a DVC command in the current folder; return what it prints if `quiet`, else show it.
+def dvc(*arguments: str, quiet: bool = False, cwd: Path | None = None) -> str:
+    """Run a DVC command, here or in `cwd`; return what it prints if `quiet`, else show it.
 
     Raises:
         MeadowError: it failed.
 
     """
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], check=False, text=True, capture_output=quiet
-    )
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=cwd, check=False, text=True, capture_output=quiet,
+    )  # fmt: skip
     if done.returncode:
         said = f":\n{done.stderr.strip()}" if quiet else ""
         raise MeadowError(f"`dvc {' '.join(arguments)}` failed{said}")

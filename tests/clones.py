@@ -1,0 +1,77 @@
+"""A clone of the project with a toy set, and commands in it as a user gives them."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from toys import draw_set
+
+ROOT = Path(__file__).parents[1]
+Run = Callable[..., str]
+
+
+def runner(folder: Path) -> Run:
+    """Return a function that runs a command in a folder, fails if it fails, returns its output."""
+
+    def run(*command: str, **environment: str) -> str:
+        done = attempt(folder, *command, **environment)
+        said = f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, said
+        return done.stdout
+
+    return run
+
+
+def attempt(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, as somebody with a name and this folder's code."""
+    return subprocess.run(
+        command, cwd=folder, env=surroundings(folder, **environment),
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def surroundings(folder: Path, **environment: str) -> dict[str, str]:
+    """Return the environment of commands in a folder."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "MEADOW_CACHE": str(folder / ".dvc/tmp/meadow"),
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": "user.name",
+        "GIT_CONFIG_VALUE_0": "t",
+        "GIT_CONFIG_KEY_1": "user.email",
+        "GIT_CONFIG_VALUE_1": "t@localhost",
+        **environment,
+    }
+
+
+def toy_clone(folder: Path) -> Path:
+    """Copy the committed and changed files to a folder, add a toy set, run once and commit."""
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, files):
+        if (ROOT / name).exists() and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    for name in ("data/raw.dvc", "dvc.lock"):
+        (folder / name).unlink(missing_ok=True)
+    text = YAML()
+    values = text.load(folder / "params.yaml")
+    values["prepare"].update(size=32, val=0.25, test=0.25)
+    values["train"].update(arch="shufflenet_v2_x0_5", epochs=2, batch_size=16)
+    text.dump(values, folder / "params.yaml")
+    draw_set(folder / "data/raw", {"gold": 16, "moss": 16})
+    run = runner(folder)
+    run("git", "init", "-q", "-b", "main")
+    run("dvc", "add", "-q", "data/raw")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "start")
+    run("dvc", "repro")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "first run")
+    return folder

@@ -1,0 +1,120 @@
+"""A real MinIO server that tests may kill, and a small project that keeps its data there."""
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import boto3
+from clones import ROOT, Run, runner
+from minio import MinioAdmin
+from minio.credentials import StaticProvider
+
+from meadow import minio
+
+KEY, SECRET = "meadow-test", "of-a-server-that-ends-with-the-test"
+BUCKET = "meadow"
+
+
+class Server:
+    """MinIO on a free port of the loopback.
+
+    Attributes:
+        data: its folder.
+        endpoint: its URL.
+
+    """
+
+    def __init__(self, data: Path, certificates: Path | None = None) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.data = data
+        self.certificates = certificates
+        self.address = f"127.0.0.1:{port}"
+        self.endpoint = f"{'https' if certificates else 'http'}://{self.address}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again, and wait until it answers."""
+        command = [str(minio.binary()), "server", "--quiet", "--address", self.address]
+        if self.certificates:
+            command += ["--certs-dir", str(self.certificates)]
+        self.process = subprocess.Popen(
+            [*command, str(self.data)],
+            env={**os.environ, "MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        context = ssl._create_unverified_context()  # noqa: S323
+        end = time.monotonic() + 30
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.endpoint}/minio/health/ready", context=context)
+                return
+            except OSError:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def client(self, **settings: Any) -> Any:
+        """Return an S3 client, independent of Meadow and DVC."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            **{"aws_access_key_id": KEY, "aws_secret_access_key": SECRET, **settings},
+        )
+
+    def admin(self) -> MinioAdmin:
+        """Return a client for users and quotas."""
+        return MinioAdmin(
+            endpoint=self.address, credentials=StaticProvider(KEY, SECRET), secure=False
+        )
+
+    def objects(self) -> dict[str, int]:
+        """List the bucket: sizes by key."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        return {each["Key"]: each["Size"] for page in pages for each in page.get("Contents", [])}
+
+
+def small_project(folder: Path, endpoint: str, files: int = 20) -> Path:
+    """Make a project of DVC with some files, one stage, and a server as its remote; commit it."""
+    (folder / "data/raw").mkdir(parents=True)
+    for i in range(files):
+        (folder / f"data/raw/{i}.txt").write_text(f"the content of file {i}")
+    (folder / "dvc.yaml").write_text(
+        "stages: {train: {cmd: 'cat data/raw/* > model', deps: [data/raw], outs: [model]}}\n"
+    )
+    run = runner(folder)
+    run("git", "init", "-q", "-b", "main")
+    run("dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    shutil.copytree(ROOT / "requirements", folder / "requirements")
+    point(run, endpoint)
+    run("dvc", "add", "-q", "data/raw")
+    run("dvc", "repro", "-q")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "first")
+    return folder
+
+
+def point(run: Run, endpoint: str, key: str = KEY, secret: str = SECRET) -> None:
+    """Write endpoint and keys of the remote into .dvc/config.local."""
+    settings = {"endpointurl": endpoint, "access_key_id": key, "secret_access_key": secret}
+    for name, value in settings.items():
+        run("dvc", "remote", "modify", "--local", "minio", name, value)
+
+
+def meadow(*arguments: str) -> tuple[str, ...]:
+    """Return the command line of Meadow."""
+    return ("python", "-c", "from meadow.cli import main; main()", *arguments)
