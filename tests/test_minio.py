@@ -200,3 +200,20 @@ def test_compose_runs_the_same_minio() -> None:
     assert f"{minio.MODULE}@{minio.VERSION}" in service["build"]["dockerfile_inline"]
     assert service["ports"] == ["127.0.0.1:${MINIO_PORT:-9000}:9000"]
     assert "healthcheck" in service
+
+
+def test_compose_itself_takes_the_file(tmp_path: Path) -> None:
+    """`docker compose config`, by Compose as Go builds it: it needs no engine."""
+    compose = str(tmp_path / "docker-compose")
+    for command in (
+        ["go", "mod", "init", "validation"],
+        ["go", "get", "github.com/docker/compose/v5/cmd@v5.1.2"],
+        ["go", "build", "-o", compose, "github.com/docker/compose/v5/cmd"],
+    ):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    keys = {"MINIO_ROOT_USER": "a", "MINIO_ROOT_PASSWORD": "b"}
+    command = [compose, "--file", str(ROOT / "deploy/compose.yaml"), "config", "--quiet"]
+
+    assert subprocess.run(command, env={**os.environ, **keys}, check=False).returncode == 0
+    refused = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "MINIO_ROOT_USER is missing a value: run make minio" in refused.stderr
