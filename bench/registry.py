@@ -34,7 +34,7 @@ def main() -> None:
                 expected = module(torch.from_numpy(pixels)).numpy()
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder, "network.onnx")
-                graphs.save(backbones.exported(module, size=SIZE, output=output), file)
+                graphs.save(backbones.exported(module, size=SIZE, outputs=[output]), file)
                 found = open_session(file).run([output], {"pixels": pixels})[0]
             scale = np.abs(expected).max() or 1  # some last layers start at zero
             differences.append(np.abs(found - expected).max() / scale)

@@ -55,7 +55,9 @@ def toy_clone(folder: Path) -> Path:
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split("\0")  # fmt: skip
     for name in filter(None, files):
-        if (ROOT / name).exists() and not name.startswith("metrics/"):
+        if (ROOT / name).exists() and (
+            not name.startswith("metrics/") or name == "metrics/released.csv"
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     for name in ("data/raw.dvc", "dvc.lock"):

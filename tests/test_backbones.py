@@ -49,7 +49,7 @@ def test_a_network_of_each_family_is_served_as_pytorch_computes_it(
         module = kind(network).eval()
         with torch.no_grad():
             expected = module(torch.from_numpy(pixels)).numpy()
-        graphs.save(backbones.exported(module, size=size, output=output), tmp_path / output)
+        graphs.save(backbones.exported(module, size=size, outputs=[output]), tmp_path / output)
         session = open_session(tmp_path / output)
         found = session.run([output], {"pixels": pixels})[0]
 
@@ -79,7 +79,7 @@ def test_a_network_too_large_for_one_file_keeps_its_tensors_beside_it(
 ) -> None:
     """An ONNX file ends at 2 GiB; two of the registry are larger (vit_h_14, regnet_y_128gf)."""
     network = backbones.build("shufflenet_v2_x0_5", NONE, classes=2, size=64, seed=0)
-    model = backbones.exported(network, size=64, output="logits")
+    model = backbones.exported(network, size=64, outputs=["logits"])
     graphs.save(model, tmp_path / "one.onnx")
     monkeypatch.setattr(graphs, "LARGEST", 1000)
     graphs.save(model, tmp_path / "two.onnx")

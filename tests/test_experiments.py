@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from clones import Run, runner, toy_clone
+from clones import Run, attempt, runner, toy_clone
 from toys import draw_set
 
 pytestmark = pytest.mark.slow
@@ -168,3 +168,27 @@ def test_another_folder_of_photos_by_one_parameter(clone: Path, run: Run) -> Non
         "sky",
     ]
     shutil.rmtree(clone / "data/mine")
+
+
+def test_a_release_is_what_the_gate_compares_with(clone: Path, run: Run) -> None:
+    """Refused where the gate failed; then its losses are in Git, and the next run is compared."""
+    meadow = (sys.executable, "-c", "from meadow.cli import main; main()")
+    refused = attempt(clone, *meadow, "release")
+    text = (clone / "params.yaml").read_text()
+    text = text.replace("min_accuracy: 0.8", "min_accuracy: 0.0").replace(
+        "max_log_loss: 0.5", "max_log_loss: 9.9"
+    )
+    (clone / "params.yaml").write_text(text)
+    run("dvc", "repro")
+    run("git", "commit", "-qam", "easy limits")
+    try:
+        said = run(*meadow, "release")
+        run("dvc", "repro")
+        verdict = json.loads((clone / "metrics/gate.json").read_text())
+    finally:
+        run("git", "reset", "-q", "--hard", "HEAD~1")
+
+    assert refused.returncode == 1
+    assert "the gate did not pass: failed: the test accuracy" in refused.stderr
+    assert "git tag v1" in said
+    assert "differs by +0.000 (+0.000 to +0.000)" in verdict["why"][2]

@@ -6,11 +6,10 @@ from toys import SetParams
 
 from meadow import params
 from meadow.errors import MeadowError
-from meadow.evaluate import EvaluateParams
 from meadow.prepare import PrepareParams
 from meadow.train import TrainParams
 
-TYPES = {"prepare": PrepareParams, "train": TrainParams, "evaluate": EvaluateParams}
+TYPES = {"prepare": PrepareParams, "train": TrainParams, "evaluate": params.Evaluate}
 
 
 @pytest.mark.parametrize(

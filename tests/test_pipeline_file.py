@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meadow.evaluate import EvaluateParams
-from meadow.params import SECTIONS, Data, Runtime
+from meadow.params import SECTIONS, Data, Evaluate, Runtime
 from meadow.prepare import PrepareParams
 from meadow.train import TrainParams
 
@@ -21,7 +20,7 @@ TYPES = {
     "data": Data,
     "prepare": PrepareParams,
     "train": TrainParams,
-    "evaluate": EvaluateParams,
+    "evaluate": Evaluate,
     "runtime": Runtime,
 }
 

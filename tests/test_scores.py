@@ -72,5 +72,36 @@ def test_the_summary_is_complete() -> None:
         "log_loss",
         "brier",
         "ece",
+        "ece_if_perfect",
         "auroc",
+        "macro_recall",
+        "worst_recall",
     ]
+
+
+def test_more_than_five_classes_have_a_top_5_accuracy() -> None:
+    """The true class is the sixth of one photo, the fifth of the other."""
+    probabilities = np.array([[0.3, 0.2, 0.2, 0.15, 0.1, 0.05]] * 2)
+
+    assert scores.summary(probabilities, np.array([5, 4]))["top_5_accuracy"] == 0.5
+
+
+def test_a_perfectly_calibrated_model_shows_an_ece_too() -> None:
+    """Of labels drawn from the probabilities; it falls as photos are added, and is not 0."""
+    p = np.random.default_rng(0).uniform(0.5, 1, 2000)
+    probabilities = np.stack([p, 1 - p], axis=1)
+    few, many = (scores.ece_if_perfect(probabilities[:n]) for n in (80, 2000))
+
+    assert 0.04 < few < 0.1
+    assert many < few / 3
+
+
+def test_each_class_has_its_recall_with_an_interval() -> None:
+    """Unbalanced: a model that always says the larger class is right in 90 %, and useless."""
+    table = scores.per_class(np.tile([0.9, 0.1], (100, 1)), (np.arange(100) >= 90).astype(np.int64))
+
+    assert [each["recall"] for each in table] == [1, 0]
+    assert [each["photos"] for each in table] == [90, 10]
+    assert table[1]["recall_low"] == pytest.approx(0)
+    assert 0.2 < table[1]["recall_high"] < 0.4
+    assert table[0]["precision"] == 0.9

@@ -37,7 +37,15 @@ def test_a_photo_gets_an_answer_by_either_door(client: httpx.Client, kind: str) 
 
     assert by_field.status_code == by_body.status_code == 200
     assert answer == by_body.json()
-    assert list(answer) == ["label", "confidence", "probabilities", "model"]
+    assert list(answer) == [
+        "label",
+        "confidence",
+        "probabilities",
+        "prediction_set",
+        "in_distribution",
+        "model",
+    ]
+    assert set(answer["prediction_set"]) <= set(answer["probabilities"])
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
     assert answer["confidence"] == max(answer["probabilities"].values())
     assert answer["probabilities"][answer["label"]] == answer["confidence"]

@@ -77,7 +77,7 @@ def test_the_saved_weights_give_the_answers_of_the_served_graph(
             network.backbone.load_state_dict(tensors)
             logits = network.eval()(torch.from_numpy(pixels)) / model.about["temperature"]
 
-    assert np.abs(model.probabilities(pixels) - logits.softmax(1).numpy()).max() < 1e-5
+    assert np.abs(model.classify(pixels)[0] - logits.softmax(1).numpy()).max() < 1e-5
 
 
 def test_the_graph_is_one_valid_file_without_traces_of_the_machine(prepared_set: Path) -> None:

@@ -7,7 +7,7 @@ exports for a probe is cached, so that the next experiment starts without it.
 import re
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,23 @@ class Features(nn.Module):
             self.seen.append(output.flatten(1, -2).mean(1))
 
 
+class WithFeatures(nn.Module):
+    """A network that also gives what its last layer sees, averaged over places if there are any."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pixels, (n, size, size, 3), to logits, (n, classes), and features, (n, d)."""
+        seen: list[Tensor] = []
+        _, layer = _last_layer(self.network.backbone)
+        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        logits = self.network(pixels)
+        hook.remove()  # the network goes on to be trained, and copied
+        return logits, seen[0].flatten(2).mean(2) if seen[0].ndim == 4 else seen[0]
+
+
 def _blocks(backbone: nn.Module) -> list[nn.Module]:
     """Return the blocks of a network: the composed parts of its sequences, outermost first."""
     found: dict[str, nn.Module] = {}
@@ -223,14 +240,14 @@ def _blocks(backbone: nn.Module) -> list[nn.Module]:
     return list(found.values())
 
 
-def exported(network: nn.Module, *, size: int, output: str) -> ModelProto:
-    """Return an ONNX model: `pixels` (n, size, size, 3) uint8 to `output` (n, k) float32.
+def exported(network: nn.Module, *, size: int, outputs: Sequence[str]) -> ModelProto:
+    """Return an ONNX model: `pixels` (n, size, size, 3) uint8 to `outputs` (n, k) float32.
 
     PyTorch's TorchScript exporter is used: in 0.3 s it makes the same bytes every time, where the
     newer one needs one more package and stores source paths in the model.
     """
     photo = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-    axes = {"pixels": {0: "n"}, output: {0: "n"}}
+    axes = {name: {0: "n"} for name in ("pixels", *outputs)}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of branches that depend on the size only
         file = Path(folder, "network.onnx")
@@ -241,7 +258,7 @@ def exported(network: nn.Module, *, size: int, output: str) -> ModelProto:
             dynamo=False,
             opset_version=17,
             input_names=["pixels"],
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_axes=axes,
         )
         return onnx.load(file)

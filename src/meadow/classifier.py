@@ -20,6 +20,26 @@ Probabilities = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What the classifier says of one photo.
+
+    Attributes:
+        probabilities: calibrated, (classes,), they sum to 1.
+        prediction_set: which classes are in it, (classes,); it holds the true one for the share
+            `coverage` of photos like those that were learned from. An empty one is a photo between
+            the classes, one with several a photo that is hard to tell.
+        distance: to the photos that were learned from, 0 to 2.
+        in_distribution: whether it is as near as the share `coverage` of photos like those are.
+
+    """
+
+    probabilities: Probabilities
+    prediction_set: NDArray[np.bool_]
+    distance: float
+    in_distribution: bool
+
+
+@dataclass(frozen=True)
 class Classifier:
     """From the bytes of a photo to calibrated probabilities.
 
@@ -28,7 +48,8 @@ class Classifier:
         preprocessing: what makes the network's input from a photo.
         version: SHA-256 of the network; see `session.digest`.
         about: all of model.json.
-        session: the network, `pixels` (n, size, size, 3) uint8 to `probabilities` (n, classes).
+        session: the network, `pixels` (n, size, size, 3) uint8 to `probabilities` (n, classes)
+            and `distance` (n,).
 
     """
 
@@ -66,21 +87,32 @@ class Classifier:
             session=open_session(folder / NETWORK, threads=threads),
         )
 
-    def probabilities(self, pixels: NDArray[np.uint8]) -> Probabilities:
-        """Classify preprocessed photos, (n, size, size, 3): (n, classes), each row sums to 1."""
-        found = self.session.run(["probabilities"], {"pixels": pixels})[0].astype(np.float64)
-        total: Probabilities = found / found.sum(axis=1, keepdims=True)
-        return total
+    def classify(self, pixels: NDArray[np.uint8]) -> tuple[Probabilities, Probabilities]:
+        """Classify preprocessed photos, (n, size, size, 3).
 
-    def predict(self, photo: bytes) -> Probabilities:
-        """Classify the bytes of one photo file: (classes,).
+        Returns:
+            Probabilities (n, classes), each row sums to 1, and the distance to what was learned
+            from, (n,).
+
+        """
+        found, distance = self.session.run(["probabilities", "distance"], {"pixels": pixels})
+        found = found.astype(np.float64)
+        return found / found.sum(axis=1, keepdims=True), distance.astype(np.float64)
+
+    def predict(self, photo: bytes) -> "Answer":
+        """Classify the bytes of one photo file.
 
         Raises:
             PhotoError: not a photo that Meadow takes.
 
         """
-        row: Probabilities = self.probabilities(self.preprocessing(photo)[None])[0]
-        return row
+        probabilities, distance = self.classify(self.preprocessing(photo)[None])
+        return Answer(
+            probabilities=probabilities[0],
+            distance=float(distance[0]),
+            prediction_set=1 - probabilities[0] <= self.about["set_threshold"],
+            in_distribution=bool(distance[0] <= self.about["distance_threshold"]),
+        )
 
 
 def describe(

@@ -44,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("name", choices=recipes.names())
     each.set_defaults(command=_recipe)
 
+    each = commands.add_parser("release", help="have the gate compare others with this model")
+    each.set_defaults(command=_lazily("release", "release"))
     each = commands.add_parser("share", help="push all that a colleague needs to the remote")
     each.set_defaults(command=_lazily("sharing", "share"))
     each = commands.add_parser("verify", help="prove that a clone gets it all back")

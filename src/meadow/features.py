@@ -7,6 +7,7 @@ another split or a new photo never computes an old one again.
 import hashlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from meadow import cache, graphs, outputs, parallel
 from meadow.errors import MeadowError
@@ -48,7 +50,7 @@ def backbone(arch: str, weights: Weights, *, size: int, seed: int) -> tuple[Path
         # Experiments may do this at the same time: each under its own name, the first one stays.
         part = folder.with_suffix(f".{os.getpid()}.part")
         part.mkdir()
-        graphs.save(backbones.exported(frozen, size=size, output="features"), part / NETWORK)
+        graphs.save(backbones.exported(frozen, size=size, outputs=["features"]), part / NETWORK)
         with suppress(OSError):
             part.rename(folder)
         outputs.remove(part)
@@ -64,6 +66,23 @@ def examples(network: Path, digest: str, ready: Prepared, *, workers: int) -> Ex
         groups=[row.group for part in parts for row in part.rows],
         classes=len(ready.classes),
     )
+
+
+def seen(network: ModelProto, photos: Photos, *, workers: int) -> NDArray[np.float32]:
+    """Return the features that a network gives of photos as they are, (n, d); nothing is cached."""
+    with tempfile.TemporaryDirectory() as folder:
+        graphs.save(network, Path(folder, NETWORK))
+        session = open_session(Path(folder, NETWORK))
+
+        def run(i: int) -> NDArray[np.float32]:
+            pixels = np.ascontiguousarray(photos.pixels[i : i + 1])
+            vector: NDArray[np.float32] = session.run(["features"], {"pixels": pixels})[0]
+            return vector
+
+        everything = range(len(photos.rows))
+        return np.concatenate(
+            list(parallel.ordered(run, everything, workers=workers, title="features"))
+        )
 
 
 def frozen(network: Path, digest: str, photos: Photos, *, workers: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from meadow.neighbours import Neighbours
 from meadow.session import external_data
 
 LARGEST = 1_900_000_000  # bytes in one file; protobuf ends at 2 GiB
@@ -45,6 +46,41 @@ def with_temperature(model: ModelProto, temperature: float, classes: int) -> Mod
     model.graph.initializer.append(value)
     divide = helper.make_node("Div", ["logits", "temperature"], ["calibrated"])
     return _finish(model, [divide], "calibrated", classes)
+
+
+def with_neighbours(model: ModelProto, neighbours: Neighbours) -> ModelProto:
+    """Add the distance to the k-th nearest neighbour, (n,), to a graph that gives `features`."""
+    constants = {
+        "neighbours.reference": np.ascontiguousarray(neighbours.reference.T, np.float32),
+        "neighbours.k": np.array([neighbours.k], np.int64),
+        "neighbours.one": np.float32(1),
+        "neighbours.last": np.array(neighbours.k - 1, np.int64),
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    model.graph.node.extend(
+        [
+            helper.make_node("LpNormalization", ["features"], ["neighbours.unit"], axis=1, p=2),
+            helper.make_node(
+                "MatMul", ["neighbours.unit", "neighbours.reference"], ["neighbours.cosine"]
+            ),
+            helper.make_node(
+                "TopK",
+                ["neighbours.cosine", "neighbours.k"],
+                ["neighbours.nearest", "neighbours.which"],
+            ),
+            helper.make_node(
+                "Gather",
+                ["neighbours.nearest", "neighbours.last"],
+                ["neighbours.kth"],
+                axis=1,
+            ),
+            helper.make_node("Sub", ["neighbours.one", "neighbours.kth"], ["distance"]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["n"]))
+    return model
 
 
 def _finish(

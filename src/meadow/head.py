@@ -6,7 +6,7 @@ same bytes.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ class Head:
         l2: the penalty, for features scaled to a mean variance of 1.
         temperature: what the logits were divided by (Guo et al. 2017, arXiv 1706.04599).
         log_loss: out of fold and before calibration, for each penalty that was tried.
+        held_out: probabilities of each example by a head that never saw its group, (n, classes).
 
     """
 
@@ -44,6 +45,7 @@ class Head:
     l2: float
     temperature: float
     log_loss: dict[float, float]
+    held_out: Floats
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,9 @@ def fit(examples: Examples, l2: float | None = None) -> Head:
     """
     with threadpool_limits(1):
         coordinates, mean, back = _rotate(np.asarray(examples.features, np.float64))
-        weight, bias, chosen, temperature, log_loss = _fit(
-            coordinates, examples.targets, folds(examples, FOLDS), examples.classes, l2
-        )
-        weight = back @ weight
-        return Head(weight, bias - mean @ weight, chosen, temperature, log_loss)
+        head = _fit(coordinates, examples.targets, folds(examples, FOLDS), examples.classes, l2)
+        weight = back @ head.weight
+        return replace(head, weight=weight, bias=head.bias - mean @ weight)
 
 
 def cross_validate(examples: Examples, l2: float | None = None, k: int = FOLDS) -> Floats:
@@ -91,10 +91,10 @@ def cross_validate(examples: Examples, l2: float | None = None, k: int = FOLDS) 
 
         def judge(fold: int) -> None:
             rest, held = outer != fold, outer == fold
-            weight, bias, *_ = _fit(
+            head = _fit(
                 coordinates[rest], examples.targets[rest], inner[rest], examples.classes, l2
             )
-            logits[held] = coordinates[held, 0] @ weight + bias
+            logits[held] = coordinates[held, 0] @ head.weight + head.bias
 
         with ThreadPoolExecutor(cores(0)) as pool:  # a fold's arithmetic stays on one thread
             list(pool.map(judge, range(k)))
@@ -127,9 +127,9 @@ def calibrate(logits: Floats, targets: Ints) -> float:
     return float(np.exp(minimize_scalar(log_loss, bounds=(-3, 3), method="bounded").x))
 
 
-def _fit(
-    coordinates: Floats, targets: Ints, fold: Ints, classes: int, l2: float | None
-) -> tuple[Floats, Floats, float, float, dict[float, float]]:
+def _fit(coordinates: Floats, targets: Ints, fold: Ints, classes: int, l2: float | None) -> Head:
+    """Choose penalty and temperature, fit; the head is for coordinates."""
+
     def solve(rows: NDArray[np.bool_], penalty: float, start: Floats) -> Floats:
         return _solve(coordinates[rows], targets[rows], classes, penalty, start)
 
@@ -147,9 +147,10 @@ def _fit(
         if tried[penalty] > min(tried.values()):
             break  # weaker penalties would only do worse, and take the longest
         solution = solve(every, penalty, solution)
-        chosen, temperature = penalty, calibrate(logits, targets)
+        chosen, held_out, temperature = penalty, logits, calibrate(logits, targets)
     weight, bias = _unpacked(solution / temperature, classes)
-    return weight, bias, chosen, temperature, tried
+    probabilities = softmax(held_out / temperature, axis=1)
+    return Head(weight, bias, chosen, temperature, tried, probabilities)
 
 
 def _solve(coordinates: Floats, targets: Ints, classes: int, l2: float, start: Floats) -> Floats:

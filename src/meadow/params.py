@@ -26,6 +26,15 @@ class Data(Section):
     dir: str
 
 
+class Evaluate(Section):
+    """Section `evaluate`; params.yaml says what each key means. Train reads `coverage` of it."""
+
+    folds: int = Field(ge=2, le=20)
+    coverage: float = Field(gt=0.5, lt=1)
+    min_accuracy: float = Field(ge=0, le=1)
+    max_log_loss: float = Field(gt=0)
+
+
 class Runtime(Section):
     """What cannot change a result: no stage lists it, so changing it reruns nothing."""
 

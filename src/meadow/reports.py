@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meadow import outputs, scores
+from meadow.classifier import Answer
 from meadow.contact_sheet import contact_sheet
 from meadow.photos import decode
 from meadow.prepared import Row, write_csv
@@ -42,16 +43,38 @@ def write_plots(probabilities: Floats, targets: NDArray[np.int64], classes: Sequ
 
 
 def write_predictions(
-    folder: Path, rows: Sequence[Row], probabilities: Floats, classes: Sequence[str]
+    folder: Path, rows: Sequence[Row], answers: Sequence[Answer], classes: Sequence[str]
 ) -> None:
-    """Write predictions.csv: a line a test photo, and the probability of each class."""
+    """Write predictions.csv: a line a test photo, its answer, and the probability of each class."""
+    header = ["path", "label", "predicted", "set_size", "distance", "in_distribution"]
     records = (
-        {"path": row.path, "label": row.label, "predicted": classes[int(answer.argmax())]}
-        | {f"p({name})": _rounded(float(p)) for name, p in zip(classes, answer, strict=True)}
-        for row, answer in zip(rows, probabilities, strict=True)
+        {
+            "path": row.path,
+            "label": row.label,
+            "predicted": classes[int(answer.probabilities.argmax())],
+            "set_size": int(answer.prediction_set.sum()),
+            "distance": _rounded(answer.distance),
+            "in_distribution": answer.in_distribution,
+        }
+        | {
+            f"p({name})": _rounded(float(p))
+            for name, p in zip(classes, answer.probabilities, strict=True)
+        }
+        for row, answer in zip(rows, answers, strict=True)
     )
-    header = ["path", "label", "predicted", *(f"p({name})" for name in classes)]
-    write_csv(folder / "predictions.csv", header, records)
+    write_csv(folder / "predictions.csv", [*header, *(f"p({name})" for name in classes)], records)
+
+
+def write_classes(
+    folder: Path, probabilities: Floats, targets: NDArray[np.int64], classes: Sequence[str]
+) -> None:
+    """Write classes.csv: a line a class, its test photos, recall with interval, and precision."""
+    table = scores.per_class(probabilities, targets)
+    records = (
+        {"class": name} | {key: _rounded(value) for key, value in each.items()}
+        for name, each in zip(classes, table, strict=True)
+    )
+    write_csv(folder / "classes.csv", ["class", *table[0]], records)
 
 
 def write_mistakes(

@@ -9,6 +9,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 Z95 = NormalDist().inv_cdf(0.975)
+DRAWS = 100  # of what chance does to the ECE
+TOP = 5
 BINS = 5  # of equal mass: with 80 photos more bins measure noise (Roelofs 2022, arXiv 2012.08668)
 
 
@@ -23,10 +25,15 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return float(max(0, (middle - half) / scale)), float(min(1, (middle + half) / scale))
 
 
+def true_log_loss(probabilities: Floats, targets: Ints) -> Floats:
+    """Return -ln(probability of the true class) of each photo, in nats, (n,)."""
+    losses: Floats = -np.log(np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12))
+    return losses
+
+
 def log_loss(probabilities: Floats, targets: Ints) -> float:
     """Return the mean of -ln(probability of the true class), in nats."""
-    true = probabilities[np.arange(len(targets)), targets]
-    return float(-np.log(np.maximum(true, 1e-12)).mean())
+    return float(true_log_loss(probabilities, targets).mean())
 
 
 def brier(probabilities: Floats, targets: Ints) -> float:
@@ -65,6 +72,41 @@ def ece(probabilities: Floats, targets: Ints) -> float:
     return sum(gaps) / len(targets)
 
 
+def ece_if_perfect(probabilities: Floats) -> float:
+    """Return the ECE that a perfectly calibrated model of these probabilities would show.
+
+    It is not 0, as the shares of a bin vary by chance: the mean over draws of the true classes from
+    the probabilities themselves.
+    """
+    random = np.random.default_rng(0)
+    sums = probabilities.cumsum(axis=1)
+    found = [
+        ece(probabilities, (sums < random.random((len(sums), 1)) * sums[:, -1:]).sum(axis=1))
+        for _ in range(DRAWS)
+    ]
+    return float(np.mean(found))
+
+
+def per_class(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
+    """Return, for each class, its photos, recall with its 95 % interval, and precision."""
+    predicted = probabilities.argmax(axis=1)
+    found = []
+    for target in range(probabilities.shape[1]):
+        own, said = targets == target, predicted == target
+        right = int((own & said).sum())
+        low, high = wilson(right, int(own.sum()))
+        found.append(
+            {
+                "photos": int(own.sum()),
+                "recall": right / max(1, int(own.sum())),
+                "recall_low": low,
+                "recall_high": high,
+                "precision": right / max(1, int(said.sum())),
+            }
+        )
+    return found
+
+
 def roc(scores: Floats, positive: NDArray[np.bool_]) -> list[dict[str, float]]:
     """Return the points of the ROC curve of a score, from (0, 0) to (1, 1)."""
     order = np.argsort(-scores, kind="stable")
@@ -86,12 +128,20 @@ def summary(probabilities: Floats, targets: Ints) -> dict[str, float | int]:
     right = probabilities.argmax(axis=1) == targets
     low, high = wilson(int(right.sum()), len(targets))
     truth = np.eye(probabilities.shape[1], dtype=bool)[targets]
-    return {
+    classes = [each for each in per_class(probabilities, targets) if each["photos"]]
+    figures: dict[str, float | int] = {
         "accuracy": float(right.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
         "log_loss": log_loss(probabilities, targets),
         "brier": brier(probabilities, targets),
         "ece": ece(probabilities, targets),
+        "ece_if_perfect": ece_if_perfect(probabilities),
         "auroc": auroc(probabilities.ravel(), truth.ravel()),
+        "macro_recall": sum(each["recall"] for each in classes) / len(classes),
+        "worst_recall": min(each["recall"] for each in classes),
     }
+    if probabilities.shape[1] > TOP:
+        top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
+        figures[f"top_{TOP}_accuracy"] = float((top == targets[:, None]).any(axis=1).mean())
+    return figures

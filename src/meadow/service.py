@@ -44,11 +44,18 @@ class Model(BaseModel):
 
 
 class Prediction(BaseModel):
-    """The answer to one photo; the probabilities are calibrated and sum to 1."""
+    """The answer to one photo; the probabilities are calibrated and sum to 1.
+
+    `prediction_set` holds the true class of 95 % (evaluate.coverage) of photos like those that were
+    learned from: one name where the answer is sure, several or none where it is not. A photo that
+    is not `in_distribution` shows something else.
+    """
 
     label: str
     confidence: float
     probabilities: dict[str, float]
+    prediction_set: list[str]
+    in_distribution: bool
     model: Model
 
 
@@ -136,16 +143,20 @@ class PhotoClassifier:
         try:
             if isinstance(file, Refused):
                 raise file
-            probabilities = self.classifier.predict(file)
+            answer = self.classifier.predict(file)
         except PhotoError as error:
             return _error(STATUS[error.reason], str(error))  # type: ignore[no-any-return]
         except Refused as refused:
             return _error(refused.status, str(refused))  # type: ignore[no-any-return]
-        best = int(np.argmax(probabilities))
+        classes, best = self.classifier.classes, int(np.argmax(answer.probabilities))
         return Prediction(
-            label=self.classifier.classes[best],
-            confidence=float(probabilities[best]),
-            probabilities=dict(zip(self.classifier.classes, probabilities.tolist(), strict=True)),
+            label=classes[best],
+            confidence=float(answer.probabilities[best]),
+            probabilities=dict(zip(classes, answer.probabilities.tolist(), strict=True)),
+            prediction_set=[
+                name for name, held in zip(classes, answer.prediction_set, strict=True) if held
+            ],
+            in_distribution=answer.in_distribution,
             model=self.model,
         )
 

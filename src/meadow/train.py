@@ -10,14 +10,27 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from dvclive import Live
 from numpy.typing import NDArray
 from onnx import ModelProto
 from pydantic import Field
 from safetensors.numpy import save_file
+from scipy.special import softmax
 
-from meadow import classifier, features, graphs, head, outputs, params, prepared
+from meadow import (
+    classifier,
+    conformal,
+    features,
+    graphs,
+    head,
+    neighbours,
+    outputs,
+    params,
+    prepared,
+)
 from meadow.errors import run
+from meadow.neighbours import Neighbours
 from meadow.prepared import Prepared
 from meadow.pretrained import Weights
 
@@ -44,16 +57,19 @@ class TrainParams(params.Section):
 
 @dataclass(frozen=True)
 class Trained:
-    """What either method makes: the served graph, its learned tensors, and how it came about."""
+    """What either method makes: the graph, its learned tensors, how it came about, its doubts."""
 
     network: ModelProto
     tensors: dict[str, NDArray[Any]]
     about: dict[str, Any]
+    neighbours: Neighbours
+    set_threshold: float
 
 
 def train() -> None:
     """Run the stage."""
     p = params.load("train", TrainParams)
+    coverage = params.load("evaluate", params.Evaluate).coverage
     workers = params.load("runtime", params.Runtime).workers
     ready = prepared.load()
     weights = Weights.of(p.weights)
@@ -65,11 +81,12 @@ def train() -> None:
                 live.log_metric(name, value)
             live.next_step()
 
-        trained = METHODS[p.method](p, ready, weights, workers, log)
+        trained = METHODS[p.method](p, ready, weights, coverage, workers, log)
     with outputs.whole(classifier.FOLDER) as out:
         out.mkdir()
         save_file(trained.tensors, out / "weights.safetensors")
-        graphs.save(trained.network, out / classifier.NETWORK)
+        network = graphs.with_neighbours(trained.network, trained.neighbours)
+        graphs.save(network, out / classifier.NETWORK)
         classifier.describe(
             out,
             classes=ready.classes,
@@ -77,11 +94,16 @@ def train() -> None:
             method=p.method,
             arch=p.arch,
             weights=weights.content,
+            coverage=coverage,
+            set_threshold=round(trained.set_threshold, 6),
+            distance_threshold=round(trained.neighbours.threshold, 6),
             **trained.about,
         )
 
 
-def probe(p: TrainParams, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+def probe(
+    p: TrainParams, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
+) -> Trained:
     """Fit a linear head on the frozen features of the train and val photos."""
     size = ready.preprocessing.size
     backbone, digest = features.backbone(p.arch, weights, size=size, seed=p.seed)
@@ -99,16 +121,21 @@ def probe(p: TrainParams, ready: Prepared, weights: Weights, workers: int, log: 
             "l2_chosen": p.l2 == "auto",
             "temperature": round(fitted.temperature, 6),
         },
+        neighbours.fit(examples.features[:, 0], examples.groups, coverage),
+        conformal.threshold(fitted.held_out, examples.targets, coverage),
     )
 
 
-def finetune(p: TrainParams, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+def finetune(
+    p: TrainParams, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
+) -> Trained:
     """Train all layers on the train photos; the val photos choose the epoch."""
     from meadow import backbones, finetuning  # they import PyTorch, which a probe rarely needs
 
     size, classes = ready.preprocessing.size, len(ready.classes)
     network = backbones.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
-    backbones.exported(network, size=size, output="logits")  # if it fails, then before training
+    outs = ["logits", "features"]
+    backbones.exported(backbones.WithFeatures(network), size=size, outputs=outs)  # or fail now
     schedule = finetuning.Schedule(
         **{field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
     )
@@ -124,13 +151,20 @@ def finetune(p: TrainParams, ready: Prepared, weights: Weights, workers: int, lo
     )
     temperature = head.calibrate(logits, val.targets)
     graph = graphs.with_temperature(
-        backbones.exported(network, size=size, output="logits"), temperature, classes
+        backbones.exported(backbones.WithFeatures(network), size=size, outputs=outs),
+        temperature,
+        classes,
     )
+    parts = [ready.photos("train"), val]
+    vectors = np.concatenate([features.seen(graph, part, workers=workers) for part in parts])
+    groups = [row.group for part in parts for row in part.rows]
     checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     return Trained(
         graph,
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
         {"epoch": epoch, "temperature": round(temperature, 6)},
+        neighbours.fit(vectors, groups, coverage),
+        conformal.threshold(softmax(logits / temperature, axis=1), val.targets, coverage),
     )
 
 
