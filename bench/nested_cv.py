@@ -27,7 +27,7 @@ def main() -> None:
         p.arch, Weights.of(p.weights), size=ready.preprocessing.size, seed=p.seed
     )
     photos = everything(ready)
-    vectors = features.frozen(network, digest, photos, workers=0)
+    vectors, _ = features.frozen(network, digest, photos, workers=0)
     found = []
     for seed in range(SEEDS):
         groups = [f"{seed} {row.group}" for row in photos.rows]

@@ -45,17 +45,23 @@ def test_a_network_of_each_family_is_served_as_pytorch_computes_it(
     size = FAMILIES[arch]
     network = backbones.build(arch, NONE, classes=3, size=size, seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
-    for kind, output in ((lambda n: n, "logits"), (backbones.Features, "features")):
+    ways = {
+        backbones.WithFeatures: ["logits", "features", "texture"],
+        backbones.Features: ["features", "texture"],
+    }
+    for kind, outputs in ways.items():
         module = kind(network).eval()
         with torch.no_grad():
-            expected = module(torch.from_numpy(pixels)).numpy()
-        graphs.save(backbones.exported(module, size=size, outputs=[output]), tmp_path / output)
-        session = open_session(tmp_path / output)
-        found = session.run([output], {"pixels": pixels})[0]
+            expected = [each.numpy() for each in module(torch.from_numpy(pixels))]
+        graphs.save(backbones.exported(module, size=size, outputs=outputs), tmp_path / "network")
+        found = open_session(tmp_path / "network").run(outputs, {"pixels": pixels})
 
-        assert found.shape == expected.shape
-        assert output == "features" or found.shape == (2, 3)
-        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+        for name, own, served in zip(outputs, expected, found, strict=True):
+            assert served.shape == own.shape
+            assert own.shape[0] == 2
+            assert own.ndim == 2
+            assert name != "logits" or own.shape == (2, 3)
+            assert np.abs(served - own).max() <= 1e-4 * np.abs(own).max()
 
 
 def test_every_family_of_the_registry_is_covered() -> None:
@@ -71,7 +77,7 @@ def test_features_have_earlier_blocks_in_them() -> None:
     """ResNet-18: 512 that the last layer sees, 512 and 256 of the two blocks before."""
     network = backbones.build("resnet18", NONE, classes=2, size=64, seed=0)
 
-    assert backbones.Features(network).eval()(torch.zeros(1, 64, 64, 3)).shape == (1, 1280)
+    assert backbones.Features(network).eval()(torch.zeros(1, 64, 64, 3))[0].shape == (1, 1280)
 
 
 def test_a_network_too_large_for_one_file_keeps_its_tensors_beside_it(

@@ -17,9 +17,9 @@ def photos(n: int = 200, seed: int = 0) -> np.ndarray:
 
 def graph_of(found: neighbours.Neighbours, path: Path) -> onnxruntime.InferenceSession:
     """Build a graph that is nothing but the neighbours."""
-    features = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 30])
-    copy = helper.make_node("Identity", ["input"], ["features"])
-    graph = helper.make_graph([copy], "g", [features], [])
+    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 30])
+    copies = [helper.make_node("Identity", ["input"], [n]) for n in ("features", "texture")]
+    graph = helper.make_graph(copies, "g", [given], [])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(graphs.with_neighbours(model, found), path)
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -27,7 +27,7 @@ def graph_of(found: neighbours.Neighbours, path: Path) -> onnxruntime.InferenceS
 
 def test_the_threshold_passes_as_many_new_photos_as_asked_for(tmp_path: Path) -> None:
     """And none of another kind; the served graph computes the distance."""
-    found = neighbours.fit(photos(), [str(i) for i in range(200)], 0.95)
+    found = neighbours.fit(photos(), photos(), [str(i) for i in range(200)], 0.95)
     session = graph_of(found, tmp_path / "g.onnx")
     (same,) = session.run(["distance"], {"input": photos(400, seed=1)})
     other = np.random.default_rng(2).normal(size=(100, 30)).astype(np.float32)
@@ -39,10 +39,16 @@ def test_the_threshold_passes_as_many_new_photos_as_asked_for(tmp_path: Path) ->
 
 def test_the_distance_is_that_of_the_kth_neighbour(tmp_path: Path) -> None:
     """By hand, for one photo."""
-    found = neighbours.fit(photos(), [str(i) for i in range(200)], 0.95)
+    found = neighbours.fit(photos(), photos(), [str(i) for i in range(200)], 0.95)
     (new,) = photos(1, seed=5)
-    unit = photos() / np.linalg.norm(photos(), axis=1, keepdims=True)
-    expected = np.sort(1 - unit @ (new / np.linalg.norm(new)))[neighbours.K - 1]
+
+    def point(x: np.ndarray) -> np.ndarray:
+        shown = neighbours.SHOWN * x / np.linalg.norm(x, axis=-1, keepdims=True)
+        texture = (x - photos().mean(axis=0)) / photos().std(axis=0) / np.sqrt(30)
+        return np.concatenate([shown, texture], axis=-1)
+
+    distances = np.linalg.norm(point(photos()) - point(new), axis=1)
+    expected = np.sort(distances)[neighbours.K - 1]
     (distance,) = graph_of(found, tmp_path / "g").run(["distance"], {"input": new[None]})
 
     assert abs(distance[0] - expected) < 1e-5
@@ -53,9 +59,9 @@ def test_a_photo_is_not_compared_with_its_own_group() -> None:
     features = photos(40).repeat(6, axis=0)
     groups = [str(i // 6) for i in range(240)]
 
-    assert neighbours.fit(features, groups, 0.5).threshold > 0.01
+    assert neighbours.fit(features, features, groups, 0.5).threshold > 0.01
 
 
 def test_a_handful_of_photos_is_enough_to_build_it() -> None:
     """Three photos have two neighbours each."""
-    assert neighbours.fit(photos(3), ["a", "b", "c"], 0.95).k == 2
+    assert neighbours.fit(photos(3), photos(3), ["a", "b", "c"], 0.95).k == 2

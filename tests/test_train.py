@@ -71,7 +71,7 @@ def test_the_saved_weights_give_the_answers_of_the_served_graph(
     network = backbones.build("shufflenet_v2_x0_5", none, classes=2, size=32, seed=0)
     with torch.no_grad():
         if method == "probe":
-            seen = backbones.Features(network).eval()(torch.from_numpy(pixels)).double()
+            seen = backbones.Features(network).eval()(torch.from_numpy(pixels))[0].double()
             logits = seen @ tensors["head.weight"] + tensors["head.bias"]
         else:
             network.backbone.load_state_dict(tensors)

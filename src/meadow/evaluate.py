@@ -89,7 +89,7 @@ def cross_validated(
 ) -> dict[str, float | int]:
     """Return figures of the whole recipe, cross-validated over the train and val photos."""
     network = classifier.FOLDER / classifier.NETWORK
-    examples = features.examples(network, model.about["backbone"], ready, workers=workers)
+    examples, _ = features.examples(network, model.about["backbone"], ready, workers=workers)
     l2 = None if model.about["l2_chosen"] else model.about["l2"]
     probabilities = head.cross_validate(examples, l2, folds)
     found = scores.summary(probabilities, examples.targets)

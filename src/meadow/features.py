@@ -26,6 +26,7 @@ from meadow.pretrained import Weights
 from meadow.session import digest, open_session
 
 NETWORK = "backbone.onnx"
+OUTPUTS = ("features", "texture")
 VIEWS = ("plain", "mirror")
 
 
@@ -50,55 +51,62 @@ def backbone(arch: str, weights: Weights, *, size: int, seed: int) -> tuple[Path
         # Experiments may do this at the same time: each under its own name, the first one stays.
         part = folder.with_suffix(f".{os.getpid()}.part")
         part.mkdir()
-        graphs.save(backbones.exported(frozen, size=size, outputs=["features"]), part / NETWORK)
+        graphs.save(backbones.exported(frozen, size=size, outputs=OUTPUTS), part / NETWORK)
         with suppress(OSError):
             part.rename(folder)
         outputs.remove(part)
     return folder / NETWORK, digest(folder / NETWORK)
 
 
-def examples(network: Path, digest: str, ready: Prepared, *, workers: int) -> Examples:
-    """Return the train and val photos as examples for a head; see `frozen`."""
+def examples(
+    network: Path, digest: str, ready: Prepared, *, workers: int
+) -> tuple[Examples, NDArray[np.float32]]:
+    """Return the train and val photos as examples for a head, and their texture; see `frozen`."""
     parts = [ready.photos("train"), ready.photos("val")]
-    return Examples(
-        features=np.concatenate([frozen(network, digest, part, workers=workers) for part in parts]),
+    found = [frozen(network, digest, part, workers=workers) for part in parts]
+    examples = Examples(
+        features=np.concatenate([features for features, _ in found]),
         targets=np.concatenate([part.targets for part in parts]),
         groups=[row.group for part in parts for row in part.rows],
         classes=len(ready.classes),
     )
+    return examples, np.concatenate([texture for _, texture in found])
 
 
-def seen(network: ModelProto, photos: Photos, *, workers: int) -> NDArray[np.float32]:
-    """Return the features that a network gives of photos as they are, (n, d); nothing is cached."""
+def seen(
+    network: ModelProto, photos: Photos, *, workers: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return features, (n, d), and texture, (n, t), of photos as they are; nothing is cached."""
     with tempfile.TemporaryDirectory() as folder:
         graphs.save(network, Path(folder, NETWORK))
         session = open_session(Path(folder, NETWORK))
 
-        def run(i: int) -> NDArray[np.float32]:
-            pixels = np.ascontiguousarray(photos.pixels[i : i + 1])
-            vector: NDArray[np.float32] = session.run(["features"], {"pixels": pixels})[0]
-            return vector
+        def run(i: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            features, texture = session.run(OUTPUTS, {"pixels": _pixels(photos, i)})
+            return features, texture
 
         everything = range(len(photos.rows))
-        return np.concatenate(
-            list(parallel.ordered(run, everything, workers=workers, title="features"))
-        )
+        found = list(parallel.ordered(run, everything, workers=workers, title="features"))
+    return np.concatenate([f for f, _ in found]), np.concatenate([t for _, t in found])
 
 
-def frozen(network: Path, digest: str, photos: Photos, *, workers: int) -> NDArray[np.float32]:
+def frozen(
+    network: Path, digest: str, photos: Photos, *, workers: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the features of photos, computed where the cache lacks them.
 
     Each photo is a run of its own on one thread, so that neither the number of threads nor the
     company of other photos can change a bit of it.
 
     Args:
-        network: an ONNX file that gives `features`.
+        network: an ONNX file that gives `features` and `texture`.
         digest: SHA-256 of the backbone that it has inside, the key of its features.
         photos: n photos.
         workers: photos at the same time.
 
     Returns:
-        (n, 2, d): the features of each photo as it is and mirrored left to right.
+        The features of each photo as it is and mirrored left to right, (n, 2, d), and its texture,
+        (n, t).
 
     Raises:
         MeadowError: the cache is damaged, or its disk is full.
@@ -109,18 +117,22 @@ def frozen(network: Path, digest: str, photos: Photos, *, workers: int) -> NDArr
         with closing(sqlite3.connect(file, timeout=60)) as table:
             table.execute("PRAGMA journal_mode = WAL")
             table.execute("PRAGMA synchronous = NORMAL")
-            table.execute("CREATE TABLE IF NOT EXISTS features (pixels PRIMARY KEY, vector BLOB)")
+            table.execute(
+                "CREATE TABLE IF NOT EXISTS features"
+                " (pixels PRIMARY KEY, vectors BLOB, texture BLOB)"
+            )
             missing = [i for i, row in enumerate(photos.rows) if not _find(table, row.pixels)]
             if missing:
                 _compute(table, network, photos, missing, workers)
-            found = [_find(table, row.pixels) for row in photos.rows]
+            found = [blobs for row in photos.rows if (blobs := _find(table, row.pixels))]
     except sqlite3.DatabaseError as error:
         raise MeadowError(
             f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
             " the file: what is in it can be computed again."
         ) from None
-    vectors = np.frombuffer(b"".join(found), np.float32)
-    return vectors.reshape(len(found), len(VIEWS), -1)
+    vectors = np.frombuffer(b"".join(vectors for vectors, _ in found), np.float32)
+    texture = np.frombuffer(b"".join(texture for _, texture in found), np.float32)
+    return vectors.reshape(len(found), len(VIEWS), -1), texture.reshape(len(found), -1)
 
 
 def _compute(
@@ -132,25 +144,32 @@ def _compute(
 ) -> None:
     session = open_session(network)
 
-    def run(i: int) -> bytes:
-        pixels = photos.pixels[i : i + 1]
-        views = (pixels, pixels[:, :, ::-1])
-        vectors = [session.run(["features"], {"pixels": np.ascontiguousarray(v)})[0] for v in views]
-        return np.concatenate(vectors).tobytes()
+    def run(i: int) -> tuple[bytes, bytes]:
+        plain = _pixels(photos, i)
+        mirror = np.ascontiguousarray(plain[:, :, ::-1])
+        features, texture = session.run(OUTPUTS, {"pixels": plain})
+        (mirrored,) = session.run(OUTPUTS[:1], {"pixels": mirror})
+        return np.concatenate([features, mirrored]).tobytes(), texture.tobytes()
 
-    for i, vector in zip(
+    for i, blobs in zip(
         missing, parallel.ordered(run, missing, workers=workers, title="features"), strict=True
     ):
         # Committed one by one: a kill loses at most the photos in flight.
         with table:
             table.execute(
-                "INSERT OR IGNORE INTO features VALUES (?, ?)", (photos.rows[i].pixels, vector)
+                "INSERT OR IGNORE INTO features VALUES (?, ?, ?)", (photos.rows[i].pixels, *blobs)
             )
 
 
-def _find(table: sqlite3.Connection, pixels: str) -> bytes:
-    found = table.execute("SELECT vector FROM features WHERE pixels = ?", (pixels,)).fetchone()
-    return found[0] if found else b""
+def _pixels(photos: Photos, i: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(photos.pixels[i : i + 1])
+
+
+def _find(table: sqlite3.Connection, pixels: str) -> tuple[bytes, bytes] | None:
+    found: tuple[bytes, bytes] | None = table.execute(
+        "SELECT vectors, texture FROM features WHERE pixels = ?", (pixels,)
+    ).fetchone()
+    return found
 
 
 def _sha256(data: bytes) -> str:

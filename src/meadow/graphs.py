@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from meadow.neighbours import Neighbours
+from meadow.neighbours import SHOWN, Neighbours
 from meadow.session import external_data
 
 LARGEST = 1_900_000_000  # bytes in one file; protobuf ends at 2 GiB
@@ -49,36 +49,45 @@ def with_temperature(model: ModelProto, temperature: float, classes: int) -> Mod
 
 
 def with_neighbours(model: ModelProto, neighbours: Neighbours) -> ModelProto:
-    """Add the distance to the k-th nearest neighbour, (n,), to a graph that gives `features`."""
+    """Add the distance to the k-th nearest neighbour, (n,), to a graph of features and texture."""
+    reference = np.asarray(neighbours.reference, np.float32)
     constants = {
-        "neighbours.reference": np.ascontiguousarray(neighbours.reference.T, np.float32),
-        "neighbours.k": np.array([neighbours.k], np.int64),
-        "neighbours.one": np.float32(1),
-        "neighbours.last": np.array(neighbours.k - 1, np.int64),
+        "shown": np.float32(SHOWN),
+        "mean": np.asarray(neighbours.mean, np.float32),
+        "scale": np.asarray(neighbours.scale, np.float32),
+        "minus_twice": np.ascontiguousarray(-2 * reference.T),
+        "squares": (reference**2).sum(axis=1),
+        "zero": np.float32(0),
+        "k": np.array([neighbours.k], np.int64),
+        "last": np.array(neighbours.k - 1, np.int64),
     }
     model.graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+        numpy_helper.from_array(np.asarray(value), f"near.{name}")
+        for name, value in constants.items()
     )
-    model.graph.node.extend(
-        [
-            helper.make_node("LpNormalization", ["features"], ["neighbours.unit"], axis=1, p=2),
-            helper.make_node(
-                "MatMul", ["neighbours.unit", "neighbours.reference"], ["neighbours.cosine"]
-            ),
-            helper.make_node(
-                "TopK",
-                ["neighbours.cosine", "neighbours.k"],
-                ["neighbours.nearest", "neighbours.which"],
-            ),
-            helper.make_node(
-                "Gather",
-                ["neighbours.nearest", "neighbours.last"],
-                ["neighbours.kth"],
-                axis=1,
-            ),
-            helper.make_node("Sub", ["neighbours.one", "neighbours.kth"], ["distance"]),
+
+    def node(kind: str, inputs: str, outputs: str, **settings: object) -> None:
+        own = {"features", "texture", "distance"}
+        names = [
+            [name if name in own else f"near.{name}" for name in each.split()]
+            for each in (inputs, outputs)
         ]
-    )
+        model.graph.node.append(helper.make_node(kind, *names, **settings))
+
+    node("LpNormalization", "features", "unit", axis=1, p=2)
+    node("Mul", "unit shown", "weighted")
+    node("Sub", "texture mean", "centred")
+    node("Mul", "centred scale", "scaled")
+    node("Concat", "weighted scaled", "point", axis=1)
+    # |point - reference|^2, expanded
+    node("ReduceSumSquare", "point", "own_square", axes=[1], keepdims=1)
+    node("MatMul", "point minus_twice", "products")
+    node("Add", "products squares", "partial")
+    node("Add", "partial own_square", "squared")
+    node("TopK", "squared k", "nearest which", largest=0)
+    node("Gather", "nearest last", "kth", axis=1)
+    node("Max", "kth zero", "positive")
+    node("Sqrt", "positive", "distance")
     model.graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["n"]))
     return model
 

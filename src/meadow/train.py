@@ -107,7 +107,7 @@ def probe(
     """Fit a linear head on the frozen features of the train and val photos."""
     size = ready.preprocessing.size
     backbone, digest = features.backbone(p.arch, weights, size=size, seed=p.seed)
-    examples = features.examples(backbone, digest, ready, workers=workers)
+    examples, texture = features.examples(backbone, digest, ready, workers=workers)
     fitted = head.fit(examples, None if p.l2 == "auto" else p.l2)
     for log_loss in fitted.log_loss.values():
         log({"cv/log_loss": log_loss})
@@ -121,7 +121,7 @@ def probe(
             "l2_chosen": p.l2 == "auto",
             "temperature": round(fitted.temperature, 6),
         },
-        neighbours.fit(examples.features[:, 0], examples.groups, coverage),
+        neighbours.fit(examples.features[:, 0], texture, examples.groups, coverage),
         conformal.threshold(fitted.held_out, examples.targets, coverage),
     )
 
@@ -134,7 +134,7 @@ def finetune(
 
     size, classes = ready.preprocessing.size, len(ready.classes)
     network = backbones.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
-    outs = ["logits", "features"]
+    outs = ["logits", *features.OUTPUTS]
     backbones.exported(backbones.WithFeatures(network), size=size, outputs=outs)  # or fail now
     schedule = finetuning.Schedule(
         **{field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
@@ -156,14 +156,15 @@ def finetune(
         classes,
     )
     parts = [ready.photos("train"), val]
-    vectors = np.concatenate([features.seen(graph, part, workers=workers) for part in parts])
+    seen = [features.seen(graph, part, workers=workers) for part in parts]
+    vectors, texture = (np.concatenate(each) for each in zip(*seen, strict=True))
     groups = [row.group for part in parts for row in part.rows]
     checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     return Trained(
         graph,
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
         {"epoch": epoch, "temperature": round(temperature, 6)},
-        neighbours.fit(vectors, groups, coverage),
+        neighbours.fit(vectors, texture, groups, coverage),
         conformal.threshold(softmax(logits / temperature, axis=1), val.targets, coverage),
     )
 
