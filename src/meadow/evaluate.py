@@ -3,10 +3,13 @@
 Reads:  models/classifier/, data/prepared/, the test photos (data.dir), section `evaluate` of
         params.yaml.
 Writes: metrics/evaluate.json, metrics/gate.json, metrics/plots/ (confusion.csv, roc.csv,
-        reliability.csv), and reports/ (predictions.csv, mistakes.png).
+        reliability.csv), and reports/ (predictions.csv, mistakes.png, and for a probe review.csv
+        and review.png: labels of train and val photos that may be wrong. Finetune has no
+        probabilities out of fold to judge them by, and so no such list).
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from meadow import classifier, features, head, outputs, parallel, params, prepared, reports, scores
+from meadow import (
+    classifier,
+    features,
+    head,
+    outputs,
+    parallel,
+    params,
+    prepared,
+    reports,
+    review,
+    scores,
+)
 from meadow.classifier import Classifier
 from meadow.errors import MeadowError, run
 from meadow.prepared import Prepared, Row
@@ -47,14 +61,20 @@ def evaluate() -> None:
     answers = parallel.ordered(answer, rows, workers=workers, title="evaluate")
     probabilities = np.stack(list(answers))
     figures = {**scores.summary(probabilities, targets), "n_test": len(rows)}
-    if model.about["method"] == "probe":
-        figures |= cross_validated(model, ready, p.folds, workers)
+    probe = model.about["method"] == "probe"
+    if probe:
+        others = ready.split("train") + ready.split("val")
+        out_of_fold = cross_validated(model, ready, p.folds, workers)
+        found = scores.summary(out_of_fold, ready.targets(others))
+        figures |= {f"cv_{name}": value for name, value in found.items()} | {"cv_n": len(others)}
 
     reports.write_plots(probabilities, targets, model.classes)
     with outputs.whole(reports.FOLDER) as out:
         out.mkdir()
         reports.write_predictions(out, rows, probabilities, model.classes)
         reports.write_mistakes(out, folder, rows, probabilities, model.classes)
+        if probe:
+            review.write(out, others, out_of_fold, model.classes, partial(read, folder))
     outputs.write_json(GATE, gate(figures, p))
     outputs.write_json(METRICS, figures)
 
@@ -69,14 +89,15 @@ def read(folder: Path, row: Row) -> bytes:
 
 def cross_validated(
     model: Classifier, ready: Prepared, folds: int, workers: int
-) -> dict[str, float | int]:
-    """Return figures of the whole recipe, cross-validated over the train and val photos."""
+) -> NDArray[np.float64]:
+    """Return probabilities of the train, then the val photos, each by a head that did not see it.
+
+    The whole recipe is cross-validated, see `head.cross_validate`: (n, classes).
+    """
     network = classifier.FOLDER / classifier.NETWORK
     examples = features.examples(network, model.about["backbone"], ready, workers=workers)
     l2 = None if model.about["l2_chosen"] else model.about["l2"]
-    probabilities = head.cross_validate(examples, l2, folds)
-    found = scores.summary(probabilities, examples.targets)
-    return {f"cv_{name}": value for name, value in found.items()} | {"cv_n": len(examples.targets)}
+    return head.cross_validate(examples, l2, folds)
 
 
 def gate(figures: dict[str, Any], p: EvaluateParams) -> dict[str, Any]:
