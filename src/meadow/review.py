@@ -105,5 +105,5 @@ def write(
         )
         for rank, i in enumerate(order[:SHOWN], 1)
     ]
-    title = f"{wrong.sum()} of {len(rows)} labels are doubtful; the first ones of review.csv"
+    title = f"doubtful labels: {wrong.sum()} of {len(rows)}; the numbers are ranks in review.csv"
     contact_sheet(tiles, title).save(folder / "review.png")
