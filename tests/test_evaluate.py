@@ -51,12 +51,13 @@ def test_a_probe_is_cross_validated_on_the_other_photos(in_built: Path) -> None:
 
 
 def test_finetune_has_no_cross_validation(toy_set: Path) -> None:
-    """It would train five networks; what was not measured is not claimed."""
+    """It would train five networks; so no cv_ figures, and no list of doubtful labels."""
     prepare()
     train()
     evaluate()
 
     assert not [name for name in read("metrics/evaluate.json") if name.startswith("cv_")]
+    assert not list(Path("reports").glob("review.*"))
 
 
 def test_the_plots_hold_what_their_names_say(in_built: Path) -> None:

@@ -71,6 +71,17 @@ def test_editing_the_service_reruns_package_alone(clone: Path, run: Run) -> None
     ]
 
 
+def test_a_decision_on_a_photo_reruns_prepare(clone: Path, run: Run) -> None:
+    """And what it did to the data is in the diff of the metrics."""
+    command = [sys.executable, "-c", "from meadow.cli import main; main()", "review"]
+    run(*command, "gold/003.jpg", "relabel", "moss")
+    run("dvc", "repro", "prepare")
+    diff = json.loads(run("dvc", "metrics", "diff", "--json"))["metrics/prepare.json"]
+
+    assert diff["overrides.relabelled"] == {"old": 0, "new": 1, "diff": 1}
+    assert " M data/overrides.csv" in run("git", "status", "--porcelain").splitlines()
+
+
 def test_an_experiment_by_one_line(clone: Path, run: Run) -> None:
     """`dvc exp run -S`, show, diff of metrics and plots, and back."""
     run(

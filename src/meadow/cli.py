@@ -1,11 +1,11 @@
-"""The command `meadow`: photo sets, weights, recipes, and the demo. Stages are run by DVC."""
+"""The command `meadow`: photo sets, labels, weights, recipes, the demo. Stages are run by DVC."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from meadow import dandelion_grass, demo, importing, recipes, tracking
+from meadow import dandelion_grass, demo, importing, overrides, params, photo_set, recipes, tracking
 from meadow.errors import MeadowError, run
 from meadow.pretrained import Weights
 
@@ -35,6 +35,15 @@ def _parser() -> argparse.ArgumentParser:
     each = sets.add_parser("import", help="your own: a folder or zip with one folder per class")
     each.add_argument("source", type=Path, metavar="DIR|ZIP")
     each.set_defaults(command=_data_import)
+
+    each = commands.add_parser("review", help="decide on a photo with a doubtful label")
+    each.add_argument("path", metavar="PHOTO", help="as in reports/review.csv, or as from here")
+    decisions = each.add_subparsers(title="decisions", required=True, dest="decision")
+    drop = decisions.add_parser("drop", help="leave the photo out of the set")
+    drop.set_defaults(command=_review, label="")
+    relabel = decisions.add_parser("relabel", help="give it another class")
+    relabel.add_argument("label", metavar="CLASS")
+    relabel.set_defaults(command=_review)
 
     each = commands.add_parser("weights", help="take a state_dict as pretrained weights")
     each.add_argument("file", type=Path)
@@ -93,6 +102,13 @@ def _replace_set(make: Callable[[], None]) -> None:
     make()
     tracking.track(RAW)
     print(f"{RAW} is tracked by {RAW}.dvc. Next: `dvc repro`, then `git add -A && git commit`.")
+
+
+def _review(chosen: argparse.Namespace) -> None:
+    folder = Path(params.load("data", params.Data).dir)
+    files = photo_set.find(folder)
+    overrides.decide(folder, files, chosen.path, chosen.decision, chosen.label)
+    print(f"{overrides.FILE} has it. Next: `dvc repro`, then `git commit` with {overrides.FILE}.")
 
 
 def _weights(chosen: argparse.Namespace) -> None:

@@ -3,11 +3,14 @@
 Reads:  models/classifier/, data/prepared/, the test photos (data.dir), metrics/released.csv,
         section `evaluate` of params.yaml.
 Writes: metrics/evaluate.json, metrics/gate.json, metrics/plots/ (confusion.csv, roc.csv,
-        reliability.csv), and reports/ (predictions.csv, classes.csv, mistakes.png).
+        reliability.csv), and reports/ (predictions.csv, classes.csv, mistakes.png, and for a probe
+        review.csv and review.png: labels of train and val photos that may be wrong. Finetune has
+        no probabilities out of fold to judge them by, and so no such list).
 """
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from meadow import (
     params,
     prepared,
     reports,
+    review,
     scores,
 )
 from meadow.classifier import Answer, Classifier
@@ -50,8 +54,12 @@ def evaluate() -> None:
     probabilities = np.stack([each.probabilities for each in answers])
     figures = {**scores.summary(probabilities, targets), "n_test": len(rows)}
     figures |= doubts(answers, targets)
-    if model.about["method"] == "probe":
-        figures |= cross_validated(model, ready, p.folds, workers)
+    probe = model.about["method"] == "probe"
+    if probe:
+        others = ready.split("train") + ready.split("val")
+        out_of_fold = cross_validated(model, ready, p.folds, workers)
+        found = scores.summary(out_of_fold, ready.targets(others))
+        figures |= {f"cv_{name}": value for name, value in found.items()} | {"cv_n": len(others)}
 
     reports.write_plots(probabilities, targets, model.classes)
     with outputs.whole(reports.FOLDER) as out:
@@ -59,6 +67,8 @@ def evaluate() -> None:
         reports.write_predictions(out, rows, answers, model.classes)
         reports.write_classes(out, probabilities, targets, model.classes)
         reports.write_mistakes(out, folder, rows, probabilities, model.classes)
+        if probe:
+            review.write(out, others, out_of_fold, model.classes, partial(read, folder))
     outputs.write_json(GATE, gate.verdict(figures, rows, probabilities, targets, p))
     outputs.write_json(METRICS, figures)
 
@@ -86,14 +96,15 @@ def doubts(answers: Sequence[Answer], targets: NDArray[np.int64]) -> dict[str, f
 
 def cross_validated(
     model: Classifier, ready: Prepared, folds: int, workers: int
-) -> dict[str, float | int]:
-    """Return figures of the whole recipe, cross-validated over the train and val photos."""
+) -> NDArray[np.float64]:
+    """Return probabilities of the train, then the val photos, each by a head that did not see it.
+
+    The whole recipe is cross-validated, see `head.cross_validate`: (n, classes).
+    """
     network = classifier.FOLDER / classifier.NETWORK
     examples, _ = features.examples(network, model.about["backbone"], ready, workers=workers)
     l2 = None if model.about["l2_chosen"] else model.about["l2"]
-    probabilities = head.cross_validate(examples, l2, folds)
-    found = scores.summary(probabilities, examples.targets)
-    return {f"cv_{name}": value for name, value in found.items()} | {"cv_n": len(examples.targets)}
+    return head.cross_validate(examples, l2, folds)
 
 
 if __name__ == "__main__":

@@ -125,22 +125,27 @@ def group_keys(photos: Sequence[GoodPhoto], *, near: bool) -> list[str]:
 
 
 def refuse_two_labels(photos: Sequence[GoodPhoto], groups: Sequence[str]) -> None:
-    """Raise if a group of duplicates lies in two class folders: one of the labels is wrong."""
+    """Raise if a group of duplicates has two labels: one of them is wrong."""
     members: dict[str, list[GoodPhoto]] = defaultdict(list)
     for photo, group in zip(photos, groups, strict=True):
         members[group].append(photo)
     conflicts = [
-        "  " + " = ".join(repr(photo.file.path) for photo in group)
+        "  " + " = ".join(_named(photo.file) for photo in group)
         for group in members.values()
         if len({photo.file.label for photo in group}) > 1
     ]
     if conflicts:
         raise MeadowError(
-            "these photos are the same or nearly so, but lie in different classes:\n"
+            "these photos are the same or nearly so, but of different classes:\n"
             + "\n".join(conflicts[:SHOWN])
-            + "\nKeep each in one class. If they only look alike to the program, set"
-            " prepare.near_duplicates: false."
+            + "\nKeep each in one class, by its folder or by `meadow review`. If they only look"
+            " alike to the program, set prepare.near_duplicates: false."
         )
+
+
+def _named(file: PhotoFile) -> str:
+    moved = file.label != file.path.split("/")[0]
+    return f"{file.path!r}" + f" (relabelled {file.label!r})" * moved
 
 
 def without_copies(photos: Sequence[GoodPhoto]) -> tuple[list[int], list[BadPhoto]]:

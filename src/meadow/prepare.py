@@ -1,6 +1,7 @@
 """Check every photo of the set, split it by content, and pack what training needs.
 
-Reads:  the photos (data.dir), section `prepare` of params.yaml.
+Reads:  the photos (data.dir), what was decided on some of them (data/overrides.csv), section
+        `prepare` of params.yaml.
 Writes: data/prepared/ (manifest.csv, left_out.csv, classes.json, train.npy, val.npy) and
         metrics/prepare.json.
 """
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from meadow import inspection, outputs, parallel, params, photo_set, prepared, splits
+from meadow import inspection, outputs, overrides, parallel, params, photo_set, prepared, splits
 from meadow.errors import MeadowError, run
 from meadow.inspection import BadPhoto, GoodPhoto
 from meadow.photos import MIN_SIDE, Preprocessing
@@ -44,7 +45,8 @@ def prepare() -> None:
     if p.val + p.test >= 1:
         raise MeadowError(f"prepare.val {p.val} + prepare.test {p.test} leave nothing to train on.")
     preprocessing = Preprocessing(p.size, p.resize)
-    files = photo_set.find(folder)
+    found = photo_set.find(folder)
+    files, dropped = overrides.apply(folder, found)
 
     def look(file: photo_set.PhotoFile) -> BadPhoto | tuple[GoodPhoto, NDArray[np.uint8]]:
         return inspection.inspect(folder, file, preprocessing, p.min_side)
@@ -63,8 +65,8 @@ def prepare() -> None:
         groups = inspection.group_keys(good, near=p.near_duplicates)
         inspection.refuse_two_labels(good, groups)
         originals, copies = inspection.without_copies(good)
-        left_out += copies
-        inspection.refuse_small_classes([good[i] for i in originals], {f.label for f in files})
+        left_out += [BadPhoto(f, "dropped", f"by {overrides.FILE}") for f in dropped] + copies
+        inspection.refuse_small_classes([good[i] for i in originals], {f.label for f in found})
 
         split = splits.assign(
             [good[i].file.label for i in originals],
@@ -94,11 +96,12 @@ def prepare() -> None:
         prepared.write_manifest(out, sorted({row.label for row in rows}), preprocessing, rows)
         table = ({"path": b.file.path, "reason": b.reason, "detail": b.detail} for b in left_out)
         prepared.write_csv(out / "left_out.csv", ["path", "reason", "detail"], table)
-    outputs.write_json(METRICS, figures(len(files), rows, left_out))
+    decided = {"dropped": len(dropped), "relabelled": len(set(files) - set(found))}
+    outputs.write_json(METRICS, figures(len(found), rows, left_out) | {"overrides": decided})
 
 
 def figures(found: int, rows: Sequence[Row], left_out: Sequence[BadPhoto]) -> dict[str, Any]:
-    """Return what goes to metrics/prepare.json."""
+    """Return what goes to metrics/prepare.json, but for the overrides."""
     per_class = Counter(row.label for row in rows)
     per_split = Counter(row.split for row in rows)
     reasons = Counter(photo.reason for photo in left_out)
