@@ -95,7 +95,7 @@ def test_the_usual_metric_is_the_log_loss_of_the_method() -> None:
     assert Metric.of("cv_accuracy", {"probe"}).direction == "maximize"
     with pytest.raises(MeadowError, match="another method"):
         Metric.of("cv_log_loss", {"finetune"})
-    with pytest.raises(MeadowError, match="one train.method"):
+    with pytest.raises(MeadowError, match="at a time"):
         Metric.of(None, {"probe", "finetune"})
 
 
@@ -133,7 +133,7 @@ def test_a_killed_sweep_loses_the_running_trials_alone(clone: Path) -> None:
     lines = [killed.stdout.readline() for _ in range(3)]
     time.sleep(2)
     killed.kill()
-    killed.wait()
+    killed.communicate()
     kept = experiments(clone)
     resumed = run(*command)
     after = experiments(clone)
@@ -189,8 +189,8 @@ def test_a_trial_that_fails_is_told_and_the_sweep_goes_on(clone: Path) -> None:
     before = experiments(clone)
     said = runner(clone)(*MEADOW, "sweep", "train.arch=nope,shufflenet_v2_x0_5", "--trials", "6")
 
-    assert "failed: train.arch: 'nope' is not a classification model" in said
-    assert "(known)" in said
+    assert "s): train.arch: 'nope' is not a classification model" in said
+    assert said.count("(known)") == 4
     assert len(experiments(clone)) == len(before) + 1
     none = attempt(clone, *MEADOW, "sweep", "train.arch=nope", "--trials", "2")
     assert none.returncode == 1

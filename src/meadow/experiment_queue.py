@@ -16,7 +16,7 @@ from meadow import tracking
 from meadow.errors import MeadowError
 
 PAUSE = 1.0  # seconds
-STARTS = 20.0  # seconds that a worker has to show itself
+STARTS = 10.0  # seconds that a worker has to show itself
 SHOWN = 15  # lines of a log
 
 

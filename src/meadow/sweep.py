@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,15 @@ def sweep(texts: dict[str, str], trials: int, metric: str | None = None) -> None
     _refuse_changes()
     identity = json.dumps([sorted(texts.items()), aim.name, tracking.git("rev-parse", "HEAD")])
     name = f"sweep-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
-    with ExitStack() as stack:
-        stack.enter_context(_alone(FOLDER / name))
+    with _alone(FOLDER / name):
         study = _study(name, aim)
         done = len(_finished(study))
         print(f"{name}: {aim.name} over {trials} trials, {done} of them known.", flush=True)
         if done < trials:
-            cache = tracking.dvc("cache", "dir", quiet=True).strip()
-            count = min(AT_ONCE, trials - done)
-            clones = [stack.enter_context(_clone(FOLDER / name, cache)) for _ in range(count)]
             try:
+                cache = tracking.dvc("cache", "dir", quiet=True).strip()
+                count = min(AT_ONCE, trials - done)
+                clones = [_clone(FOLDER / name, cache) for _ in range(count)]
                 while (left := trials - len(_finished(study))) > 0:
                     _batch(study, ranges, aim, clones[:left], trials)
             except KeyboardInterrupt:
@@ -162,7 +161,7 @@ def _tell(study: Study, trial: Trial, run: Run | None, aim: Metric) -> str:
     if figure is None:
         trial.set_user_attr("error", error)
         study.tell(trial, state=TrialState.FAIL)
-        return f"failed: {error}"
+        return f"failed ({how}): {error}"
     study.tell(trial, figure)
     best = study.best_trial
     return f"{aim.name} {figure:.5f} ({how})  best {best.value:.5f} {best.user_attrs['name']}"
@@ -217,30 +216,32 @@ def _alone(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise MeadowError(f"{folder.name} is running already. Wait for it.") from None
-        for left in folder.glob("clone-*"):  # by a kill
-            shutil.rmtree(left, ignore_errors=True)
-        yield
+        try:
+            _remove_clones(folder)
+            yield
+        finally:
+            _remove_clones(folder)  # a trial that outlived a `kill -9` may have written meanwhile
 
 
-@contextmanager
-def _clone(folder: Path, cache: str) -> Iterator[Path]:
-    """Give a clone of HEAD with this project's settings and DVC cache, for as long as it is used.
+def _remove_clones(folder: Path) -> None:
+    for left in folder.glob("clone-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
-    A fresh name each time: a trial that outlived a `kill -9` may still write into its own.
+
+def _clone(folder: Path, cache: str) -> Path:
+    """Make a clone of HEAD with this project's settings and DVC cache.
+
+    Under a fresh name: a trial that outlived a `kill -9` may still write into its own.
     """
     clone = Path(tempfile.mkdtemp(prefix="clone-", dir=folder)).absolute()
-    try:
-        tracking.git("clone", "--quiet", str(Path.cwd()), str(clone))
-        for key in ("user.name", "user.email"):
-            tracking.git(
-                "config", key, tracking.git("config", "--default", "meadow", key), cwd=clone
-            )
-        if remote.LOCAL.exists():
-            shutil.copy2(remote.LOCAL, clone / remote.LOCAL)
-        tracking.dvc("cache", "dir", "--local", cache, cwd=clone, quiet=True)
-        yield clone
-    finally:
-        shutil.rmtree(clone, ignore_errors=True)
+    tracking.git("clone", "--quiet", str(Path.cwd()), str(clone))
+    for key in ("user.name", "user.email"):
+        known = tracking.git("config", "--get", "--default", "meadow", key)
+        tracking.git("config", key, known, cwd=clone)
+    if remote.LOCAL.exists():
+        shutil.copy2(remote.LOCAL, clone / remote.LOCAL)
+    tracking.dvc("cache", "dir", "--local", cache, cwd=clone, quiet=True)
+    return clone
 
 
 def _refuse_changes() -> None:
