@@ -199,7 +199,7 @@ def test_a_trial_that_fails_is_told_and_the_sweep_goes_on(clone: Path) -> None:
 
 @pytest.mark.slow
 def test_the_queue_is_waited_for_and_a_failure_is_tried_once_more(clone: Path) -> None:
-    """With the log of what fails twice; the task of a worker that died is found and run."""
+    """With the log of what fails twice."""
     run = runner(clone)
     queued = ("dvc", "exp", "run", "--queue", "evaluate", "-n")
     run(*queued, "fine", "-S", "train.l2=0.7")
