@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -31,7 +30,7 @@ def share() -> None:
     with Repo() as repo:
         cache = Path(repo.cache.local.path).parents[1]
     store.forget(incomplete(store, cache))
-    origin = _git("remote").partition("\n")[0]
+    origin = tracking.git("remote").partition("\n")[0]
     experiments = tracking.dvc("exp", "list", "--all-commits", "--name-only", quiet=True).strip()
     try:
         tracking.dvc("push", "--run-cache", "--all-commits")
@@ -42,9 +41,9 @@ def share() -> None:
         raise MeadowError(f"{error}. Nothing is lost: run `make share` again.") from None
     if experiments and not origin:
         print("Experiments are shared through a Git remote: `git remote add origin URL`.")
-    if _git("status", "--porcelain", "--untracked-files=no"):
+    if tracking.git("status", "--porcelain", "--untracked-files=no"):
         print("Not shared: changes that are not committed. Next: `git commit -a`.")
-    elif not origin or _git("log", "--oneline", "HEAD", "--not", "--remotes"):
+    elif not origin or tracking.git("log", "--oneline", "HEAD", "--not", "--remotes"):
         print("Git's part is not shared yet. Next: `git push`.")
 
 
@@ -82,7 +81,7 @@ def verify() -> None:
     store.check(write=False)
     with tempfile.TemporaryDirectory() as temporary:
         clone, cache, state = (Path(temporary, name) for name in ("clone", "cache", "state"))
-        _git("clone", "--quiet", "--no-local", str(Path.cwd()), str(clone))
+        tracking.git("clone", "--quiet", "--no-local", str(Path.cwd()), str(clone))
         if remote.LOCAL.exists():
             shutil.copy2(remote.LOCAL, clone / remote.LOCAL)
         tracking.dvc("config", "--local", "cache.dir", str(cache), cwd=clone)
@@ -97,16 +96,17 @@ def verify() -> None:
         if not changed:
             said = tracking.dvc("repro", "--pull", cwd=clone, quiet=True)
             changed = re.findall(r"Running stage '(.+?)'", said)
-        changed = [*changed, *_git("-C", str(clone), "status", "--porcelain").splitlines()]
+        changed = [*changed, *tracking.git("-C", str(clone), "status", "--porcelain").splitlines()]
         if changed:
             raise MeadowError(
                 f"in a clone of HEAD this is not as it was committed: {', '.join(changed)}. Run"
                 " `dvc repro`, `git commit -a` and `make share` where it was made."
             )
         count = len(objects.names(cache))
+    commit, seconds = tracking.git("rev-parse", "--short", "HEAD"), time.monotonic() - started
     print(
-        f"A clone of {_git('rev-parse', '--short', 'HEAD')} got all its {count} objects back in"
-        f" {time.monotonic() - started:.0f} s: no stage ran, every hash is the committed one."
+        f"A clone of {commit} got all its {count} objects back in {seconds:.0f} s: no stage ran,"
+        " every hash is the committed one."
     )
 
 
@@ -124,10 +124,3 @@ def _lost(store: Remote, clone: Path) -> str:
     shown = lost[:SHOWN] + [f"and {len(lost) - SHOWN} more"] * (len(lost) > SHOWN)
     end = "Then run `make share` where these files were made, or are whole."
     return "\n".join([f"the remote does not give back {len(lost)} objects.", *shown, end])
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise MeadowError(f"`git {' '.join(arguments)}` failed: {done.stderr.strip()}")
-    return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""DVC, called as a user would call it."""
+"""DVC and Git, called as a user would call them."""
 
 import subprocess
 import sys
@@ -22,6 +22,19 @@ def dvc(*arguments: str, quiet: bool = False, cwd: Path | None = None) -> str:
         said = f":\n{done.stderr.strip()}" if quiet else ""
         raise MeadowError(f"`dvc {' '.join(arguments)}` failed{said}")
     return done.stdout or ""
+
+
+def git(*arguments: str, cwd: Path | None = None) -> str:
+    """Run a Git command, here or in `cwd`, and return what it prints.
+
+    Raises:
+        MeadowError: it failed.
+
+    """
+    done = subprocess.run(["git", *arguments], cwd=cwd, check=False, text=True, capture_output=True)
+    if done.returncode:
+        raise MeadowError(f"`git {' '.join(arguments)}` failed: {done.stderr.strip()}")
+    return done.stdout.rstrip()
 
 
 def track(path: Path) -> None:
