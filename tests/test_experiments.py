@@ -202,4 +202,4 @@ def test_a_release_is_what_the_gate_compares_with(clone: Path, run: Run) -> None
     assert refused.returncode == 1
     assert "the gate did not pass: failed: the test accuracy" in refused.stderr
     assert "git tag v1" in said
-    assert "differs by +0.000 (+0.000 to +0.000)" in verdict["why"][2]
+    assert "both were tested on, the log-loss differs by +0.000" in verdict["why"][2]
