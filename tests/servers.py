@@ -1,18 +1,22 @@
 """A real MinIO server that tests may kill, and a small project that keeps its data there."""
 
+import atexit
 import os
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 import urllib.request
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
-from clones import ROOT, Run, runner
+from clones import ROOT, runner
+from configobj import ConfigObj
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
 
@@ -88,7 +92,17 @@ class Server:
 
 
 def small_project(folder: Path, endpoint: str, files: int = 20) -> Path:
-    """Make a project of DVC with some files, one stage, and a server as its remote; commit it."""
+    """Make a project of DVC with some files, one stage, one commit, and a server as its remote."""
+    shutil.copytree(_template(files), folder)
+    point(folder, endpoint)
+    return folder
+
+
+@cache
+def _template(files: int) -> Path:
+    """Make it once for all tests: the commands of DVC take 4 s."""
+    folder = Path(tempfile.mkdtemp(prefix="meadow-template-"))
+    atexit.register(shutil.rmtree, folder)
     (folder / "data/raw").mkdir(parents=True)
     for i in range(files):
         (folder / f"data/raw/{i}.txt").write_text(f"the content of file {i}")
@@ -100,7 +114,6 @@ def small_project(folder: Path, endpoint: str, files: int = 20) -> Path:
     run("dvc", "init", "-q")
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     shutil.copytree(ROOT / "requirements", folder / "requirements")
-    point(run, endpoint)
     run("dvc", "add", "-q", "data/raw")
     run("dvc", "repro", "-q")
     run("git", "add", "-A")
@@ -108,11 +121,15 @@ def small_project(folder: Path, endpoint: str, files: int = 20) -> Path:
     return folder
 
 
-def point(run: Run, endpoint: str, key: str = KEY, secret: str = SECRET) -> None:
-    """Write endpoint and keys of the remote into .dvc/config.local."""
-    settings = {"endpointurl": endpoint, "access_key_id": key, "secret_access_key": secret}
-    for name, value in settings.items():
-        run("dvc", "remote", "modify", "--local", "minio", name, value)
+def point(folder: Path, endpoint: str, key: str = KEY, secret: str = SECRET) -> None:
+    """Write endpoint and keys of a project's remote into its .dvc/config.local."""
+    config = ConfigObj(str(folder / ".dvc/config.local"), encoding="utf-8")
+    config['remote "minio"'] = {
+        "endpointurl": endpoint,
+        "access_key_id": key,
+        "secret_access_key": secret,
+    }
+    config.write()
 
 
 def meadow(*arguments: str) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def test_the_demo_reproduces_the_committed_data_answers_and_is_shared(tmp_path: 
     try:
         server.client().create_bucket(Bucket=BUCKET)
         run = runner(clone)
-        point(run, server.endpoint)
+        point(clone, server.endpoint)
         run("git", "commit", "-qam", "the demo, as this machine makes it", "--allow-empty")
         run(*meadow("share"))
         assert "no stage ran, every hash is the committed one" in run(*meadow("verify"))

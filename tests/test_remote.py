@@ -147,7 +147,7 @@ def test_a_reader_can_pull_and_cannot_push(folder: Path, server: Server, tmp_pat
     admin.user_add("reader", "reader-secret")
     admin.policy_add("reading", str(policy))
     admin.policy_set("reading", user="reader")
-    point(run, server.endpoint, "reader", "reader-secret")
+    point(folder, server.endpoint, "reader", "reader-secret")
 
     (folder / "data/raw/new.txt").write_text("new")
     run("dvc", "add", "data/raw")

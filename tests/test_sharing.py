@@ -308,7 +308,7 @@ def test_a_full_disk_on_the_server_loses_nothing_here(
     server = Server(disk / "data")
     try:
         server.client().create_bucket(Bucket=BUCKET)
-        point(run, server.endpoint)
+        point(project, server.endpoint)
         large(project, run)
         before = {path: path.stat().st_size for path in (project / ".dvc/cache").rglob("*")}
         done = attempt(project, *meadow("share"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clones import Run, runner, toy_clone
+from clones import runner, toy_clone
 from servers import BUCKET, Server, meadow, point
 from toys import TINTS, encoded, photo
 
@@ -20,7 +20,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server = Server(tmp_path_factory.mktemp("minio"))
     server.client().create_bucket(Bucket=BUCKET)
     folder = toy_clone(tmp_path_factory.mktemp("project"))
-    point(runner(folder), server.endpoint)
+    point(folder, server.endpoint)
     yield folder
     server.kill()
 
@@ -66,16 +66,3 @@ def test_a_second_version_of_the_data_and_back(project: Path) -> None:
     assert "up to date" in run("dvc", "status")
     run("git", "checkout", "-q", "main")
     run("dvc", "checkout")
-
-
-def test_the_whole_pipeline_comes_back_on_another_machine(project: Path, run: Run) -> None:
-    """All four stages, from the server alone, byte for byte, and none of them runs."""
-    assert "no stage ran" in run(*meadow("verify"))
-
-
-@pytest.fixture
-def run(project: Path) -> Run:
-    """Return a function that runs a command in the project after a share."""
-    run = runner(project)
-    run(*meadow("share"))
-    return run
