@@ -110,9 +110,15 @@ class Classifier:
         return Answer(
             probabilities=probabilities[0],
             distance=float(distance[0]),
-            prediction_set=1 - probabilities[0] <= self.about["set_threshold"],
+            prediction_set=prediction_set(probabilities[0], self.about["set_threshold"]),
             in_distribution=bool(distance[0] <= self.about["distance_threshold"]),
         )
+
+
+def prediction_set(probabilities: Probabilities, threshold: float) -> NDArray[np.bool_]:
+    """Tell which classes are in the set; `conformal.threshold` chose the threshold."""
+    inside: NDArray[np.bool_] = 1 - probabilities <= threshold
+    return inside
 
 
 def describe(

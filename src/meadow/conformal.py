@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 Floats = NDArray[np.float64]
 
@@ -30,22 +29,3 @@ def threshold(probabilities: Floats, targets: NDArray[np.int64], coverage: float
     scores = np.sort(1 - probabilities[np.arange(len(targets)), targets])
     rank = math.ceil((len(scores) + 1) * coverage)
     return float(scores[rank - 1]) if rank <= len(scores) else 1.0
-
-
-def sets(probabilities: Floats, threshold: float) -> NDArray[np.bool_]:
-    """Tell which classes are in the set of each photo, (n, classes)."""
-    inside: NDArray[np.bool_] = 1 - probabilities <= threshold
-    return inside
-
-
-def band(n: int, coverage: float) -> tuple[float, float]:
-    """Return between which shares 90 % of calibrations with n photos really cover.
-
-    The coverage that one calibration gives follows Beta(n + 1 - l, l) with l = floor((n + 1) (1 -
-    coverage)) (Vovk 2012, arXiv 1209.2673): 92.9 to 96.8 % for 95 % and 320 photos.
-    """
-    missed = math.floor((n + 1) * (1 - coverage) + 1e-9)
-    if missed == 0:
-        return 1.0, 1.0
-    low, high = betaincinv(n + 1 - missed, missed, [0.05, 0.95])
-    return float(low), float(high)

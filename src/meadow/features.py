@@ -7,10 +7,13 @@ another split or a new photo never computes an old one again.
 import hashlib
 import os
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, suppress
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +47,24 @@ def backbone(arch: str, weights: Weights, *, size: int, seed: int) -> tuple[Path
     key = [arch, start, str(size), version("torch"), version("torchvision"), _sha256(code)]
     folder = cache.folder("backbones") / _sha256(" ".join(key).encode())
     if not folder.exists():
-        from meadow import backbones  # imports PyTorch: 3 s
-
-        network = backbones.build(arch, weights, classes=2, size=size, seed=seed)
-        frozen = backbones.Features(network)
         # Experiments may do this at the same time: each under its own name, the first one stays.
         part = folder.with_suffix(f".{os.getpid()}.part")
-        part.mkdir()
-        graphs.save(backbones.exported(frozen, size=size, outputs=OUTPUTS), part / NETWORK)
+        # PyTorch comes and goes with a process of its own: 1 GB, and 0.7 s to end it.
+        processes = get_context("fork" if sys.platform == "linux" else "spawn")
+        with ProcessPoolExecutor(1, processes) as pool:
+            pool.submit(_export, arch, weights, size, seed, part).result()
         with suppress(OSError):
             part.rename(folder)
         outputs.remove(part)
     return folder / NETWORK, digest(folder / NETWORK)
+
+
+def _export(arch: str, weights: Weights, size: int, seed: int, folder: Path) -> None:
+    from meadow import backbones  # imports PyTorch: 2 s
+
+    network = backbones.Features(backbones.build(arch, weights, classes=2, size=size, seed=seed))
+    folder.mkdir()
+    graphs.save(backbones.exported(network, size=size, outputs=OUTPUTS), folder / NETWORK)
 
 
 def examples(

@@ -5,16 +5,13 @@ same bytes.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
-from meadow.parallel import cores
+from meadow.regression import log_softmax, solve
 from meadow.splits import position
 
 Floats = NDArray[np.float64]
@@ -24,6 +21,7 @@ Ints = NDArray[np.int64]
 # before it is the last that is tried. On photos of lawns 0.1 and 0.03 win.
 L2_PATH = (1.0, 0.3, 0.1, 0.03, 0.01)
 FOLDS = 5
+HELD = -1  # in place of a fold: the example is held out of the whole task
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def fit(examples: Examples, l2: float | None = None) -> Head:
     """
     with threadpool_limits(1):
         coordinates, mean, back = _rotate(np.asarray(examples.features, np.float64))
-        head = _fit(coordinates, examples.targets, folds(examples, FOLDS), examples.classes, l2)
+        (head,) = _fit(coordinates, examples, folds(examples, FOLDS)[None], l2)
         weight = back @ head.weight
         return replace(head, weight=weight, bias=head.bias - mean @ weight)
 
@@ -86,20 +84,13 @@ def cross_validate(examples: Examples, l2: float | None = None, k: int = FOLDS) 
     """
     with threadpool_limits(1):
         coordinates, _, _ = _rotate(np.asarray(examples.features, np.float64))
-        logits = np.empty((len(examples.targets), examples.classes))
         outer, inner = folds(examples, k), folds(examples, FOLDS, salt="inner")
-
-        def judge(fold: int) -> None:
-            rest, held = outer != fold, outer == fold
-            head = _fit(
-                coordinates[rest], examples.targets[rest], inner[rest], examples.classes, l2
-            )
+        tasks = np.where(outer == np.arange(k)[:, None], HELD, inner)
+        logits = np.empty((len(outer), examples.classes))
+        for fold, head in enumerate(_fit(coordinates, examples, tasks, l2)):
+            held = outer == fold
             logits[held] = coordinates[held, 0] @ head.weight + head.bias
-
-        with ThreadPoolExecutor(cores(0)) as pool:  # a fold's arithmetic stays on one thread
-            list(pool.map(judge, range(k)))
-        probabilities: Floats = softmax(logits, axis=1)
-        return probabilities
+        return softmax(logits)
 
 
 def folds(examples: Examples, k: int, salt: str = "") -> Ints:
@@ -119,61 +110,77 @@ def calibrate(logits: Floats, targets: Ints) -> float:
     """
     n, classes = logits.shape
     smooth = (np.eye(classes)[targets] * n + 1) / (n + classes)
-
-    def log_loss(log_temperature: float) -> float:
-        log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return float(-np.sum(smooth * log_p) / n)
-
-    return float(np.exp(minimize_scalar(log_loss, bounds=(-3, 3), method="bounded").x))
-
-
-def _fit(coordinates: Floats, targets: Ints, fold: Ints, classes: int, l2: float | None) -> Head:
-    """Choose penalty and temperature, fit; the head is for coordinates."""
-
-    def solve(rows: NDArray[np.bool_], penalty: float, start: Floats) -> Floats:
-        return _solve(coordinates[rows], targets[rows], classes, penalty, start)
-
-    every = np.ones(len(targets), bool)
-    solution = np.zeros((coordinates.shape[-1] + 1) * classes)
-    solutions = dict.fromkeys(np.unique(fold), solution)
-    tried: dict[float, float] = {}
-    for penalty in L2_PATH if l2 is None else [l2]:
-        logits = np.empty((len(targets), classes))
-        for each, start in solutions.items():
-            solutions[each] = solve(fold != each, penalty, start)
-            weight, bias = _unpacked(solutions[each], classes)
-            logits[fold == each] = coordinates[fold == each, 0] @ weight + bias
-        tried[penalty] = _log_loss(logits, targets)
-        if tried[penalty] > min(tried.values()):
-            break  # weaker penalties would only do worse, and take the longest
-        solution = solve(every, penalty, solution)
-        chosen, held_out, temperature = penalty, logits, calibrate(logits, targets)
-    weight, bias = _unpacked(solution / temperature, classes)
-    probabilities = softmax(held_out / temperature, axis=1)
-    return Head(weight, bias, chosen, temperature, tried, probabilities)
+    cold, hot = -3.0, 3.0
+    for _ in range(25):  # halvings: the log-loss is convex in 1/temperature
+        middle = (cold + hot) / 2
+        too_sure = softmax(logits / np.exp(middle)) - smooth
+        cold, hot = (middle, hot) if np.sum(too_sure * logits) > 0 else (cold, middle)
+    return float(np.exp((cold + hot) / 2))
 
 
-def _solve(coordinates: Floats, targets: Ints, classes: int, l2: float, start: Floats) -> Floats:
+def softmax(logits: Floats) -> Floats:
+    """Return the probabilities that logits (n, classes) stand for."""
+    probabilities: Floats = np.exp(log_softmax(logits, axis=1))
+    return probabilities
+
+
+def _fit(coordinates: Floats, examples: Examples, tasks: Ints, l2: float | None) -> list[Head]:
+    """Choose penalty and temperature and fit, for each task; the heads are for coordinates.
+
+    Args:
+        coordinates: (n, views, d).
+        examples: their targets.
+        tasks: each example's inner fold in each task, or `HELD`, (tasks, n).
+        l2: None to choose it.
+
+    """
     n, views, d = coordinates.shape
-    x = coordinates.reshape(n * views, d)
-    y = np.eye(classes)[targets.repeat(views)]
-    options = {"maxiter": 500, "gtol": 1e-4, "ftol": 1e-6}
-    found: Floats = minimize(_loss, start, (x, y, l2), "L-BFGS-B", jac=True, options=options).x
-    return found
+    x = np.append(coordinates.reshape(n * views, d), np.ones((n * views, 1)), axis=1)
+    y = np.eye(examples.classes)[examples.targets.repeat(views)]
+    learned = (tasks != HELD) & (tasks != np.arange(FOLDS)[:, None, None])  # (folds, tasks, n)
+    weights = np.zeros((examples.classes, d + 1, FOLDS, len(tasks)))
+    start = np.empty((examples.classes, d + 1, len(tasks)))
+    held_out = np.empty((len(tasks), n, examples.classes))
+    tried: list[dict[float, float]] = [{} for _ in tasks]
+    going = np.arange(len(tasks))
 
+    def solved(rows: NDArray[np.bool_], penalties: Floats, start: Floats) -> Floats:
+        """Solve one problem for each row of `rows`, the examples that it learns from."""
+        shares = rows.repeat(views, axis=1).T / (views * rows.sum(axis=1))
+        return solve(x, y, shares, penalties, start)
 
-def _unpacked(parameters: Floats, classes: int) -> tuple[Floats, Floats]:
-    """Split parameters into weight, (d, classes), and bias, (classes,)."""
-    return parameters[:-classes].reshape(-1, classes), parameters[-classes:]
-
-
-def _loss(parameters: Floats, x: Floats, y: Floats, l2: float) -> tuple[float, Floats]:
-    """Return the mean log-loss + l2/2 |weight|^2, and its gradient; the bias is not penalised."""
-    weight, bias = _unpacked(parameters, y.shape[1])
-    log_p = log_softmax(x @ weight + bias, axis=1)
-    error = (np.exp(log_p) - y) / len(x)
-    loss = -np.sum(y * log_p) / len(x) + l2 / 2 * np.sum(weight**2)
-    return float(loss), np.concatenate([(x.T @ error + l2 * weight).ravel(), error.sum(axis=0)])
+    for penalty in L2_PATH if l2 is None else [l2]:
+        rows = learned[:, going].reshape(-1, n)
+        found = solved(
+            rows,
+            np.full(len(rows), penalty),
+            weights[..., going].reshape(examples.classes, d + 1, -1),
+        )
+        weights[..., going] = found.reshape(*weights.shape[:3], -1)
+        logits = (x[::views] @ found).reshape(examples.classes, n, FOLDS, -1)
+        better = np.zeros(len(going), bool)
+        for i, task in enumerate(going.tolist()):
+            own = logits[:, np.arange(n), tasks[task], i].T
+            loss = _log_loss(own[tasks[task] != HELD], examples.targets[tasks[task] != HELD])
+            better[i] = loss < min(tried[task].values(), default=np.inf)
+            tried[task][penalty] = loss
+            if better[i]:
+                held_out[task], start[..., task] = own, weights[..., task].mean(axis=2)
+        going = going[better]  # where it was worse, weaker penalties would only do worse yet
+        if not len(going):
+            break
+    chosen = [min(each, key=each.__getitem__) for each in tried]
+    final = solved(tasks != HELD, np.array(chosen), start)
+    heads = []
+    for task, penalty in enumerate(chosen):
+        inside = tasks[task] != HELD
+        logits = held_out[task, inside]
+        temperature = calibrate(logits, examples.targets[inside])
+        weight = final[:, :-1, task].T / temperature
+        bias = final[:, -1, task] / temperature
+        probabilities = softmax(logits / temperature)
+        heads.append(Head(weight, bias, penalty, temperature, tried[task], probabilities))
+    return heads
 
 
 def _log_loss(logits: Floats, targets: Ints) -> float:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from pydantic import Field
 from safetensors.numpy import save_file
-from scipy.special import softmax
 
 from meadow import (
     classifier,
@@ -165,7 +164,7 @@ def finetune(
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
         {"epoch": epoch, "temperature": round(temperature, 6)},
         neighbours.fit(vectors, texture, groups, coverage),
-        conformal.threshold(softmax(logits / temperature, axis=1), val.targets, coverage),
+        conformal.threshold(head.softmax(logits / temperature), val.targets, coverage),
     )
 
 
