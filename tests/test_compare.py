@@ -4,13 +4,16 @@ import hashlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from browser import DESKTOP, PHONE, Browser, invalid, too_wide, violations
 from clones import ROOT, Run, attempt, runner
 from toys import TINTS, encoded, photo
 
-from meadow import compare, prepared
+from meadow import compare, pages, prepared
 from meadow.compare import Differences
 from meadow.errors import MeadowError
 from meadow.revision import Revision
@@ -180,6 +183,34 @@ def test_markdown_holds_no_markup_of_a_name(
     assert "|:-------------|" in said
     assert "<b>" not in said
     assert "&#60;b&#62;&#34;moss&#34;&#38;/new line3.png" in said
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_the_page_shows_the_photos_and_hurts_nobody(
+    inside: Run, browser: Browser, size: tuple[int, int], scheme: Literal["light", "dark"]
+) -> None:
+    """Valid, accessible, whole in one file; a name with markup in it is shown as it is."""
+    page = Path("compare.html")
+    compare.compare(["v1", "idea"], page, markdown=False)
+
+    assert invalid(page) == []
+    with browser.visit(page, size=size, scheme=scheme) as seen:
+        captions = seen.locator("figcaption").all_inner_texts()
+        sizes = seen.eval_on_selector_all("img", "all => all.map(each => each.naturalWidth)")
+        assert violations(seen) == []
+        assert not too_wide(seen)
+    assert captions[0] == f"gold\nit said {HOSTILE} (90%)\nnow gold (90%)\ngold/0.png"
+    assert captions[1].startswith(HOSTILE)
+    assert sizes == [72, 72]
+
+
+def test_a_photo_that_is_lost_leaves_words(inside: Run) -> None:
+    """The comparison is of answers; the pictures are a help."""
+    revision = Revision.find("v1")
+    answer = replace(next(iter(revision.answers.values())), path="gold/nowhere.png")
+
+    assert revision.photo(answer) is None
+    assert "the photo is not here" in pages.thumbnail(None, answer.path)
 
 
 def test_without_the_cached_answers_the_figures_are_compared(

@@ -4,6 +4,7 @@ All of it is read from what Git and DVC keep. The first version is the baseline.
 """
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 from tabulate import tabulate
 
+from meadow import outputs, pages
 from meadow.comparison import Comparison, Pair
 from meadow.errors import MeadowError
+from meadow.photos import PhotoError, decode
 from meadow.revision import WORKSPACE, Revision
 
-SHOWN = 10  # photos named for each of mended and broken; the page shows more
+SHOWN = 10  # photos that a terminal names, of those mended and of those broken
+PICTURES = 60  # photos that a page shows, likewise
 MISSING = "-"
 CHOOSING = (
     "To choose between ideas use the figures with cv_ or val: a choice by test photos makes the"
@@ -102,6 +106,10 @@ def compare(names: Sequence[str], page: Path | None, *, markdown: bool) -> None:
         names = ["HEAD" if first == WORKSPACE else first, WORKSPACE]
     found = Differences.between([Revision.find(name) for name in names])
     print(in_markdown(found) if markdown else in_terminal(found))
+    if page:
+        with outputs.whole(page) as part:
+            part.write_text(in_html(found), "utf-8")
+        print(f"\n{page} shows the photos.", file=sys.stderr)
 
 
 def words(against: Against) -> list[str]:
@@ -125,16 +133,18 @@ def words(against: Against) -> list[str]:
         return [*said, f"{new.name} gives the same answers to all {_photos(n)}."]
     said.append(f"Of {_photos(n)} {new.name} mends {len(c.mended)} and breaks {len(c.broken)}.")
     chance = f"no difference that {_photos(n)} could show"
-    points, low, high = (f"{100 * value:+.1f}" for value in c.accuracy)
+    points, low, high = (_signed(100 * value, 1) for value in c.accuracy)
     p = f"p = {c.p_value:.2g}" if c.p_value >= 0.001 else "p < 0.001"
     more = "higher" if c.accuracy[0] > 0 else "lower"
     verdict = f"surely {more}" if c.differs else chance
+    if not c.differs and (c.accuracy[1] > 0 or c.accuracy[2] < 0):
+        verdict = "probably, but so few changes do not prove it"
     said.append(
         f"Accuracy {points} points ({low} to {high}), {p} by McNemar's exact test: {verdict}."
     )
     if not c.differs and c.needed <= n:
         said.append(f"(A model that breaks none would have to mend {c.needed} to show one.)")
-    loss, low, high = (f"{value:+.3f}" for value in c.log_loss)
+    loss, low, high = (_signed(value, 3) for value in c.log_loss)
     verdict = chance
     if c.log_loss[1] > 0:
         verdict = "surely higher, which is worse"
@@ -175,9 +185,46 @@ def in_markdown(found: Differences) -> str:
                 for verb, pairs in changed
             ]
             parts.append("</details>")
-    for title, rows in (("Figures", found.figures), ("Parameters", found.parameters)):
+    for title, rows in (("Parameters", found.parameters), ("Figures", found.figures)):
         parts.append(_table(f"{title} that differ", found.header, rows, "pipe", _entities))
     return "\n\n".join([*parts, *map(_entities, found.notes), CHOOSING])
+
+
+def in_html(found: Differences) -> str:
+    """Return the differences as a page of its own, with the photos."""
+    first, *others = (each.title for each in found.revisions)
+    body = []
+    for against in found.against:
+        body.append(f"<h2>{pages.text(against.revision.title)}, photo by photo</h2>")
+        said = words(against)
+        lead = next((each for each in said if each.startswith("Of ")), None)
+        body += [pages.paragraph(each, "lead" if each == lead else "") for each in said]
+        for verb, pairs in _changes(against):
+            more = f", of which {PICTURES} are shown" if len(pairs) > PICTURES else ""
+            body.append(f"<h3>{verb}: {_photos(len(pairs))}{more}</h3>")
+            body.append(pages.photos([_picture(against, pair) for pair in pairs[:PICTURES]]))
+    for title, rows in (("Parameters", found.parameters), ("Figures", found.figures)):
+        body.append(f"<h2>{title} that differ</h2>")
+        cells = [[row.name, *row.cells] for row in rows]
+        name = f"{title} that differ"
+        body.append(pages.table(name, found.header, cells) if rows else pages.paragraph("None."))
+    body += [pages.paragraph(note, "soft") for note in [*found.notes, CHOOSING]]
+    return pages.page(f"{', '.join(others)} against {first}", body)
+
+
+def _picture(against: Against, pair: Pair) -> tuple[str, str]:
+    """Return the thumbnail of a photo, and what the two models said of it."""
+    old, new = pair
+    data = against.revision.photo(new) or against.baseline.photo(old)
+    try:
+        image = decode(data, at_least=2 * pages.SIDE) if data else None
+    except PhotoError:  # it was decoded when it was tested, so this is another Pillow
+        image = None
+    said = (
+        f"{new.label}\nit said {old.predicted} ({old.confidence:.0%})\nnow {new.predicted}"
+        f" ({new.confidence:.0%})\n{new.path}"
+    )
+    return pages.thumbnail(image, new.path), said
 
 
 def _against(baseline: Revision, revision: Revision, among: int) -> Against:
@@ -238,6 +285,10 @@ def _change(old: Any, new: Any) -> str:
     old, new = (value[0] if isinstance(value, tuple) else value for value in (old, new))
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new))
     return f"{new - old:+.4g}" if numbers else ""
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # + 0.0: no minus before a zero
 
 
 def _table(
