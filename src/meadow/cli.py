@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    data = commands.add_parser("data", help=f"put a photo set into {RAW} and track it")
+    data = commands.add_parser("data", help=f"put a photo set into {RAW} and track it; look at it")
     sets = data.add_subparsers(title="sets", required=True, metavar="SET")
     each = sets.add_parser("demo", help="drawn by program: 400 dandelions and lawns")
     each.add_argument("--count", type=int, default=400, help="number of photos")
@@ -35,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     each = sets.add_parser("import", help="your own: a folder or zip with one folder per class")
     each.add_argument("source", type=Path, metavar="DIR|ZIP")
     each.set_defaults(command=_data_import)
+
+    each = sets.add_parser("report", help="a page about the set: what is in it, and what is odd")
+    each.add_argument("--html", type=Path, default="data-report.html", metavar="FILE")
+    each.set_defaults(command=_data_report)
 
     each = commands.add_parser("review", help="decide on a photo with a doubtful label")
     each.add_argument("path", metavar="PHOTO", help="as in reports/review.csv, or as from here")
@@ -114,6 +118,12 @@ def _data_import(chosen: argparse.Namespace) -> None:
     if chosen.source.resolve().is_relative_to(RAW.resolve()):
         raise MeadowError(f"{chosen.source} is the set itself. Track its changes: `dvc add {RAW}`.")
     _replace_set(lambda: importing.import_set(chosen.source, RAW))
+
+
+def _data_report(chosen: argparse.Namespace) -> None:
+    from meadow import data_report  # with SciPy: 0.3 s
+
+    data_report.data_report(chosen.html)
 
 
 def _replace_set(make: Callable[[], None]) -> None:

@@ -224,7 +224,7 @@ def _picture(against: Against, pair: Pair) -> tuple[str, str]:
         f"{new.label}\nit said {old.predicted} ({old.confidence:.0%})\nnow {new.predicted}"
         f" ({new.confidence:.0%})\n{new.path}"
     )
-    return pages.thumbnail(image, new.path), said
+    return pages.thumbnail(image, f"photo labelled {new.label}"), said
 
 
 def _against(baseline: Revision, revision: Revision, among: int) -> Against:

@@ -86,6 +86,26 @@ def table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     )
 
 
+def histogram(name: str, counts: Sequence[int], low: str, high: str, words: str) -> str:
+    """Return a bar chart: its name, the ends of its axis, and in words what it says."""
+    wide, tall, most = 300, 90, max([1, *counts])
+    step = wide / max(1, len(counts))
+    bars = "".join(
+        f'<rect x="{i * step:.1f}" y="{tall - each / most * tall:.1f}" width="{step - 1:.1f}"'
+        f' height="{each / most * tall:.1f}"></rect>'
+        for i, each in enumerate(counts)
+        if each
+    )
+    return (
+        f'<figure><svg viewBox="0 0 {wide} {tall + 18}" role="img"'
+        f' aria-label="{text(f"{name}: {words}")}">{bars}'
+        f'<line x1="0" y1="{tall}.5" x2="{wide}" y2="{tall}.5"></line>'
+        f'<text x="0" y="{tall + 14}">{text(low)}</text>'
+        f'<text x="{wide}" y="{tall + 14}" text-anchor="end">{text(high)}</text></svg>'
+        f"<figcaption>{text(name)}\n{text(words)}</figcaption></figure>"
+    )
+
+
 def photos(shown: Sequence[tuple[str, str]]) -> str:
     """Return a grid of photos, each as a picture of `thumbnail` and its caption."""
     figures = "\n".join(
@@ -96,7 +116,7 @@ def photos(shown: Sequence[tuple[str, str]]) -> str:
     return f'<ul class="photos">\n{figures}\n</ul>'
 
 
-def thumbnail(image: Image.Image | None, name: str) -> str:
+def thumbnail(image: Image.Image | None, alternative: str) -> str:
     """Return an image element that holds the photo itself; words where there is no photo."""
     if image is None:
         return "<span>the photo is not here</span>"
@@ -107,5 +127,5 @@ def thumbnail(image: Image.Image | None, name: str) -> str:
     data = base64.b64encode(file.getvalue()).decode()
     return (
         f'<img src="data:image/jpeg;base64,{data}" width="{small.width}"'
-        f' height="{small.height}" alt="{text(name) or "photo"}">'
+        f' height="{small.height}" alt="{text(alternative)}">'
     )
