@@ -297,7 +297,7 @@ def _left_out(found: PhotoSet) -> list[str]:
     rows = [[bad.file.path, bad.reason, bad.detail] for bad in found.left_out[:NAMED]]
     if len(found.left_out) > NAMED:
         words += f"; the first {NAMED} by name"
-    table = pages.table("Files that are left out", ["file", "reason", "detail"], rows)
+    table = pages.table("Files left out", ["file", "reason", "detail"], rows, "words")
     return [title, pages.paragraph(f"prepare leaves these out: {words}."), table]
 
 

@@ -29,7 +29,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; font-weight: normal; }
 thead th { color: var(--soft); vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .words td, .words th { text-align: left; }
 .photos { list-style: none; padding: 0; margin: .8rem 0; display: grid; gap: 1rem .8rem;
   grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
 figure { margin: 0; }
@@ -70,8 +70,18 @@ def paragraph(words: str, kind: str = "") -> str:
     return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
 
 
-def table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table whose first column names the rows; a narrow screen scrolls it sideways."""
+def table(
+    name: str, header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "numbers"
+) -> str:
+    """Return a table whose first column names the rows; a narrow screen scrolls it sideways.
+
+    Args:
+        name: for those who do not see it.
+        header: of the columns; the first may be empty.
+        rows: their cells.
+        kind: numbers are set to the right, words to the left.
+
+    """
     head = "".join(f'<th scope="col">{text(each)}</th>' for each in header[1:])
     first = f'<th scope="col">{text(header[0])}</th>' if header[0] else "<td></td>"
     lines = "\n".join(
@@ -81,7 +91,7 @@ def table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> st
         for row in rows
     )
     return (
-        f'<section class="scroll" tabindex="0" aria-label="{text(name)}">\n<table>\n'
+        f'<section class="scroll" tabindex="0" aria-label="{text(name)}">\n<table class="{kind}">\n'
         f"<thead><tr>{first}{head}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table>\n</section>"
     )
 

@@ -170,22 +170,19 @@ class Revision:
 
     def photo(self, answer: Answer) -> bytes | None:
         """Return the file of a photo, from DVC's cache or remote; None where neither has it."""
-        if not self._reachable:
+        if self._unreachable:
             return None
         try:
             data = self._tracked(f"{self.parameters['data.dir']}/{answer.path}")
-        except (MeadowError, KeyError):
-            self._unreachable.append(answer.path)
+        except MeadowError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                self._unreachable.append(answer.path)
             return None
         return data if hashlib.sha256(data).hexdigest() == answer.sha256 else None
 
-    @property
-    def _reachable(self) -> bool:
-        return not self._unreachable
-
     @cached_property
     def _unreachable(self) -> list[str]:
-        """Photos that could not be had; a server that is down is asked once, not for each."""
+        """What a server did not answer for: one that is down is asked once, not for each photo."""
         return []
 
     def _nested(self, path: str) -> dict[str, Any]:
@@ -219,7 +216,7 @@ class Revision:
                 f" ({type(error).__name__}). Get it: `dvc fetch{commits} {Path(path).parts[0]}`,"
                 " or `dvc exp pull origin NAME` for an experiment; or `make share` where it was"
                 " made."
-            ) from None
+            ) from error
         return data
 
     @cached_property
