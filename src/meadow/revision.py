@@ -173,7 +173,7 @@ class Revision:
         if self._unreachable:
             return None
         try:
-            data = self._tracked(f"{self.parameters['data.dir']}/{answer.path}")
+            data = self._tracked(f"{self.parameters.get('data.dir')}/{answer.path}")
         except MeadowError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 self._unreachable.append(answer.path)
