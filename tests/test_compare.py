@@ -124,7 +124,7 @@ def test_photos_are_followed_when_they_are_renamed(inside: Run) -> None:
     found = differences("v1", "main")
     said = compare.words(found.against[0])
 
-    assert said[0] == "v1 was tested on 12 photos, main on 13; both on 12."
+    assert said[0] == "v1 was judged on 12 photos, main on 13; both on 12."
     assert said[1] == "Of 12 photos main mends 2 and breaks 0."
     assert found.figures[0].cells[:2] == ["0.833 (0.733 to 1.000)", "0.923 (0.823 to 1.000)"]
 
@@ -151,7 +151,7 @@ def test_the_first_of_several_is_the_baseline(
     said = capsys.readouterr().out
 
     assert "each interval is of 97.5%" in said
-    assert said.count("photo by photo") == 2
+    assert said.count("on the test photos") == 2
 
 
 def test_predictions_of_another_run_than_the_metrics_are_not_compared(inside: Run) -> None:

@@ -21,9 +21,11 @@ from meadow.revision import WORKSPACE, Revision
 SHOWN = 10  # photos that a terminal names, of those mended and of those broken
 PICTURES = 60  # photos that a page shows, likewise
 MISSING = "-"
+TEST = "on the test photos"
+CROSS_VALIDATED = "cross-validated on the train and val photos"
 CHOOSING = (
-    "To choose between ideas use the figures with cv_ or val: a choice by test photos makes the"
-    " chosen one look better than it is."
+    "To choose between ideas use figures that are cross-validated (cv_) or of the val photos: a"
+    " choice by test photos makes the chosen one look better than it is."
 )
 
 
@@ -41,6 +43,7 @@ class Against:
 
     baseline: Revision
     revision: Revision
+    where: str
     comparison: Comparison | None
     why: str
 
@@ -61,7 +64,11 @@ class Differences:
             revisions,
             _rows([each.parameters for each in revisions]),
             _rows([_with_intervals(each.figures) for each in revisions]),
-            [_against(revisions[0], each, len(revisions) - 1) for each in revisions[1:]],
+            [
+                against
+                for each in revisions[1:]
+                for against in _photo_by_photo(revisions[0], each, len(revisions) - 1)
+            ],
         )
 
     @property
@@ -79,10 +86,10 @@ class Differences:
             for each in self.revisions
             if each.outdated
         ]
-        if len(self.against) > 1:
-            level = 1 - 0.05 / len(self.against)
+        if (others := len(self.revisions) - 1) > 1:
+            level = 1 - 0.05 / others
             found.append(
-                f"{len(self.against)} versions are compared with {self.revisions[0].name}: each"
+                f"{others} versions are compared with {self.revisions[0].name}: each"
                 f" interval is of {level:.1%}, so that all of them hold together with 95 %."
             )
         return found
@@ -118,11 +125,10 @@ def words(against: Against) -> list[str]:
         return [against.why]
     c, old, new = against.comparison, against.baseline, against.revision
     n = len(c.pairs)
-    tested = [len(old.answers), len(new.answers)]
     said = []
-    if tested != [n, n]:
+    if c.seen != (n, n):
         said.append(
-            f"{old.name} was tested on {tested[0]} photos, {new.name} on {tested[1]}; both on"
+            f"{old.name} was judged on {_photos(c.seen[0])}, {new.name} on {c.seen[1]}; both on"
             f" {n + c.relabelled}."
         )
     if c.relabelled:
@@ -160,7 +166,7 @@ def in_terminal(found: Differences) -> str:
     for title, rows in (("Parameters", found.parameters), ("Figures", found.figures)):
         parts.append(_table(f"{title} that differ", found.header, rows, "simple", _printable))
     for against in found.against:
-        lines = [f"{against.revision.title} against {against.baseline.title}, photo by photo"]
+        lines = [f"{against.revision.title} against {against.baseline.title}, {against.where}"]
         lines += [f"  {sentence}" for sentence in words(against)]
         for verb, pairs in _changes(against):
             lines += [f"  {verb}:", *(f"    {_printable(_line(pair))}" for pair in pairs[:SHOWN])]
@@ -176,7 +182,7 @@ def in_markdown(found: Differences) -> str:
     parts = [f"### {', '.join(names[1:])} against {names[0]}"]
     for against in found.against:
         said = "\n".join(f"- {_entities(sentence)}" for sentence in words(against))
-        parts.append(f"**{_code(against.revision.name)}**\n\n{said}")
+        parts.append(f"**{_code(against.revision.name)}**, {against.where}\n\n{said}")
         if changed := _changes(against):
             count = sum(len(pairs) for _, pairs in changed)
             parts.append(f"<details><summary>The {_photos(count)}</summary>")
@@ -195,7 +201,7 @@ def in_html(found: Differences) -> str:
     first, *others = (each.title for each in found.revisions)
     body = []
     for against in found.against:
-        body.append(f"<h2>{pages.text(against.revision.title)}, photo by photo</h2>")
+        body.append(f"<h2>{pages.text(against.revision.title)}, {against.where}</h2>")
         said = words(against)
         lead = next((each for each in said if each.startswith("Of ")), None)
         body += [pages.paragraph(each, "lead" if each == lead else "") for each in said]
@@ -227,12 +233,20 @@ def _picture(against: Against, pair: Pair) -> tuple[str, str]:
     return pages.thumbnail(image, f"photo labelled {new.label}"), said
 
 
-def _against(baseline: Revision, revision: Revision, among: int) -> Against:
-    try:
-        comparison = Comparison.of(baseline.answers, revision.answers, among)
-    except MeadowError as error:
-        return Against(baseline, revision, None, f"Photos are not compared: {error}")
-    return Against(baseline, revision, comparison, "")
+def _photo_by_photo(baseline: Revision, revision: Revision, among: int) -> list[Against]:
+    """Compare on the test photos and, where both were cross-validated, on the others."""
+    found = []
+    for where, answers in ((TEST, "answers"), (CROSS_VALIDATED, "cross_validated")):
+        try:
+            old, new = getattr(baseline, answers), getattr(revision, answers)
+            if old and new:
+                comparison = Comparison.of(old, new, among)
+                found.append(Against(baseline, revision, where, comparison, ""))
+        except MeadowError as error:
+            why = f"Photos are not compared: {error}"
+            found.append(Against(baseline, revision, where, None, why))
+            break  # the second table lies beside the first
+    return found
 
 
 def _changes(against: Against) -> list[tuple[str, list[Pair]]]:

@@ -19,6 +19,7 @@ class Comparison:
     """A new model against an old one.
 
     Attributes:
+        seen: photos that each was judged on.
         pairs: both answers to each photo that both saw with one label, by path.
         relabelled: photos that both saw, but with different labels: not compared.
         level: what the intervals hold with; above 0.95 where several models are compared.
@@ -28,6 +29,7 @@ class Comparison:
 
     """
 
+    seen: tuple[int, int]
     pairs: Sequence[Pair]
     relabelled: int
     level: float
@@ -61,7 +63,8 @@ class Comparison:
             differences = losses[:, 1] - losses[:, 0]
             low, high = gate.bootstrap(differences, [b.group for _, b in pairs], level)
             log_loss = (float(differences.mean()), low, high)
-        return cls(pairs, len(both) - n, level, accuracy, log_loss, mcnemar(mended, broken))
+        seen = len(old), len(new)
+        return cls(seen, pairs, len(both) - n, level, accuracy, log_loss, mcnemar(mended, broken))
 
     @property
     def mended(self) -> list[Pair]:

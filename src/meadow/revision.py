@@ -19,7 +19,7 @@ from meadow import params, tracking
 from meadow.errors import MeadowError
 
 WORKSPACE = "workspace"
-PREDICTIONS = "reports/predictions.csv"
+PREDICTIONS, REVIEW = "reports/predictions.csv", "reports/review.csv"
 METRICS = "metrics"
 LOCK = "dvc.lock"
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
@@ -148,22 +148,36 @@ class Revision:
             MeadowError: the table is in no cache, is none, or is not that of the figures.
 
         """
-        text = self._tracked(PREDICTIONS).decode()
+        return self._answers(PREDICTIONS, "evaluate.n_test", "evaluate.accuracy")
+
+    @cached_property
+    def cross_validated(self) -> dict[str, Answer]:
+        """What heads said of the train and val photos that they did not see, by SHA-256.
+
+        Empty where the method is not cross-validated.
+
+        Raises:
+            MeadowError: as `answers`.
+
+        """
+        if "evaluate.cv_n" not in self.figures:
+            return {}
+        return self._answers(REVIEW, "evaluate.cv_n", "evaluate.cv_accuracy")
+
+    def _answers(self, path: str, number: str, accuracy: str) -> dict[str, Answer]:
+        text = self._tracked(path).decode()
         records = list(csv.DictReader(io.StringIO(text, newline="")))
-        if not records or "sha256" not in records[0]:
+        if not records or not {"sha256", "group"} <= records[0].keys():
             raise MeadowError(
-                f"{PREDICTIONS} of {self.name} does not name its photos by their content. Run"
+                f"{path} of {self.name} does not name its photos by their content. Run"
                 " `dvc repro` there to have it written anew."
             )
         found = {record["sha256"]: _answer(record) for record in records}
-        right = sum(each.right for each in found.values())
+        right = sum(each.right for each in found.values()) / len(found)
         figures = self.figures
-        if (
-            figures.get("evaluate.n_test") != len(found)
-            or abs(figures.get("evaluate.accuracy", -1) - right / len(found)) > 1e-5
-        ):
+        if figures.get(number) != len(found) or abs(figures.get(accuracy, -1) - right) > 1e-5:
             raise MeadowError(
-                f"{PREDICTIONS} of {self.name} is not of the run that its metrics are of. Run"
+                f"{path} of {self.name} is not of the run that its metrics are of. Run"
                 " `dvc checkout reports` or `dvc repro`."
             )
         return found
@@ -234,14 +248,17 @@ def _experiments() -> list[tuple[str, str]]:
 
 
 def _answer(record: Mapping[str, str]) -> Answer:
+    """Read a line of either table: review.csv calls the predicted class the suggested one."""
+    reviewed = "suggested" in record
+    predicted = record["suggested" if reviewed else "predicted"]
     return Answer(
         path=record["path"],
         sha256=record["sha256"],
         group=record["group"],
         label=record["label"],
-        predicted=record["predicted"],
-        confidence=float(record[f"p({record['predicted']})"]),
-        p_label=float(record[f"p({record['label']})"]),
+        predicted=predicted,
+        confidence=float(record["p_suggested" if reviewed else f"p({predicted})"]),
+        p_label=float(record["p_label" if reviewed else f"p({record['label']})"]),
     )
 
 
