@@ -117,7 +117,10 @@ class Revision:
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """All figures in the JSON files under metrics/, by stage and name; texts are left out."""
+        """All figures in the JSON files under metrics/, by stage and name.
+
+        Texts are left out, and DVCLive's `step`, which only counts.
+        """
         if self.commit:
             listed = tracking.git(
                 "ls-tree", "-r", "--name-only", "-z", self.commit, "--", METRICS
@@ -129,7 +132,11 @@ class Revision:
             if path.endswith(".json"):
                 stage = Path(path).relative_to(METRICS).with_suffix("").parts[0]
                 found |= _flat(json.loads(self._text(path) or "{}"), f"{stage}.")
-        return {key: value for key, value in found.items() if not isinstance(value, str | list)}
+        return {
+            key: value
+            for key, value in found.items()
+            if not isinstance(value, str | list) and not key.endswith(".step")
+        }
 
     @cached_property
     def outdated(self) -> list[str]:
