@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import Browser, missing, started
 from ruamel.yaml import YAML
 from toys import SetParams, draw_set
 
@@ -70,6 +72,16 @@ def packaged(built: Path) -> Path:
     """Return the built project with its Bento."""
     _run(built, "package")
     return built
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return a Chromium. It lasts one module: while it runs, no other test can use asyncio."""
+    if reason := missing():
+        # .ci/run sets it, and installs what is missing
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with started() as chromium:
+        yield chromium
 
 
 def _run(folder: Path, *stages: str) -> None:

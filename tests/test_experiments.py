@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 import time
@@ -83,7 +84,7 @@ def test_a_decision_on_a_photo_reruns_prepare(clone: Path, run: Run) -> None:
 
 
 def test_an_experiment_by_one_line(clone: Path, run: Run) -> None:
-    """`dvc exp run -S`, show, diff of metrics and plots, and back."""
+    """`dvc exp run -S`, show, diff of metrics and plots, and photo by photo."""
     run(
         "dvc",
         "exp",
@@ -100,11 +101,15 @@ def test_an_experiment_by_one_line(clone: Path, run: Run) -> None:
     names = [e["name"] for base in shown for e in base.get("experiments") or []]
     diff = json.loads(run("dvc", "metrics", "diff", "HEAD", "wider", "--json"))
     params = json.loads(run("dvc", "params", "diff", "HEAD", "wider", "--json"))
+    compared = run(
+        sys.executable, "-c", "from meadow.cli import main; main()", "compare", "HEAD", "wider"
+    )
     page = run("dvc", "plots", "diff", "HEAD", "wider", "-o", ".dvc/tmp/plots").strip()
 
     assert names == ["wider"]
     assert "metrics/evaluate.json" in diff
     assert params["params.yaml"]["train.epochs"] == {"old": 2, "new": 1, "diff": -1}
+    assert re.search(r"on the test photos\n  (Of \d+ photos wider mends|wider gives)", compared)
     assert "vega" in Path(page.removeprefix("file://")).read_text()
     assert "dvc.yaml" not in run("git", "diff", "--name-only")
 

@@ -6,10 +6,9 @@ from toys import SetParams
 
 from meadow import params
 from meadow.errors import MeadowError
-from meadow.prepare import PrepareParams
 from meadow.train import TrainParams
 
-TYPES = {"prepare": PrepareParams, "train": TrainParams, "evaluate": params.Evaluate}
+TYPES = {"prepare": params.Prepare, "train": TrainParams, "evaluate": params.Evaluate}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meadow.params import SECTIONS, Data, Evaluate, Runtime
-from meadow.prepare import PrepareParams
+from meadow.params import SECTIONS, Data, Evaluate, Prepare, Runtime
 from meadow.train import TrainParams
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +17,7 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 BENTO = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
 TYPES = {
     "data": Data,
-    "prepare": PrepareParams,
+    "prepare": Prepare,
     "train": TrainParams,
     "evaluate": Evaluate,
     "runtime": Runtime,

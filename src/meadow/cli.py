@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    data = commands.add_parser("data", help=f"put a photo set into {RAW} and track it")
+    data = commands.add_parser("data", help=f"put a photo set into {RAW} and track it; look at it")
     sets = data.add_subparsers(title="sets", required=True, metavar="SET")
     each = sets.add_parser("demo", help="drawn by program: 400 dandelions and lawns")
     each.add_argument("--count", type=int, default=400, help="number of photos")
@@ -35,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     each = sets.add_parser("import", help="your own: a folder or zip with one folder per class")
     each.add_argument("source", type=Path, metavar="DIR|ZIP")
     each.set_defaults(command=_data_import)
+
+    each = sets.add_parser("report", help="a page about the set: what is in it, and what is odd")
+    each.add_argument("--html", type=Path, default="data-report.html", metavar="FILE")
+    each.set_defaults(command=_data_report)
 
     each = commands.add_parser("review", help="decide on a photo with a doubtful label")
     each.add_argument("path", metavar="PHOTO", help="as in reports/review.csv, or as from here")
@@ -63,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     each.set_defaults(command=_sweep)
     each = commands.add_parser("queue", help="run what `dvc exp run --queue` has queued, and wait")
     each.set_defaults(command=_lazily("experiment_queue", "run"))
+    each = commands.add_parser("compare", help="what differs between versions, photo by photo")
+    each.add_argument(
+        "revisions", nargs="*", metavar="VERSION",
+        help="commit, tag, branch, experiment or `workspace`; the first is the baseline; one alone"
+        " is compared with the workspace",
+    )  # fmt: skip
+    each.add_argument("--html", type=Path, metavar="FILE", help="write a page with the photos")
+    each.add_argument("--markdown", action="store_true", help="print it for a pull request")
+    each.set_defaults(command=_compare)
     each = commands.add_parser("release", help="have the gate compare others with this model")
     each.set_defaults(command=_lazily("release", "release"))
     each = commands.add_parser("share", help="push all that a colleague needs to the remote")
@@ -107,6 +120,12 @@ def _data_import(chosen: argparse.Namespace) -> None:
     _replace_set(lambda: importing.import_set(chosen.source, RAW))
 
 
+def _data_report(chosen: argparse.Namespace) -> None:
+    from meadow import data_report  # with SciPy: 0.3 s
+
+    data_report.data_report(chosen.html)
+
+
 def _replace_set(make: Callable[[], None]) -> None:
     tracking.refuse_untracked(RAW)
     make()
@@ -141,3 +160,9 @@ def _sweep(chosen: argparse.Namespace) -> None:
             raise MeadowError(f"{each!r} is no range. {ranges.FORMS} behind KEY=.")
         texts[key] = text
     sweep.sweep(texts, chosen.trials, chosen.metric)
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    from meadow import compare  # with NumPy: 0.2 s
+
+    compare.compare(chosen.revisions, chosen.html, markdown=chosen.markdown)

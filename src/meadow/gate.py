@@ -84,14 +84,16 @@ def compared(rows: Sequence[Row], losses: Floats, old: dict[str, float]) -> tupl
     )
 
 
-def bootstrap(differences: Floats, groups: Sequence[str]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of differences, (n,); whole groups are drawn."""
+def bootstrap(
+    differences: Floats, groups: Sequence[str], level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the mean of differences, (n,); whole groups are drawn."""
     names, place = np.unique(np.array(groups), return_inverse=True)
     sums = np.bincount(place, differences)
     sizes = np.bincount(place)
     drawn = np.random.default_rng(0).integers(0, len(names), (DRAWS, len(names)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

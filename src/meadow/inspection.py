@@ -28,6 +28,7 @@ class GoodPhoto:
         sha256: of the file's bytes.
         width, height: as stored, pixels.
         size: of the file, bytes.
+        format: JPEG, PNG or WEBP.
         fingerprint: for near-duplicates, see `duplicates.fingerprint`.
         pixels: SHA-256 of the network's input, the key of the photo's frozen features.
 
@@ -38,6 +39,7 @@ class GoodPhoto:
     width: int
     height: int
     size: int
+    format: str
     fingerprint: NDArray[np.uint8]
     pixels: str
 
@@ -75,7 +77,8 @@ def inspect(
         if path.stat().st_size > MAX_BYTES:
             return BadPhoto(file, "too_large", f"more than {MAX_BYTES:,} bytes")
         data = path.read_bytes()
-        width, height = opened(data).size
+        header = opened(data)
+        width, height = header.size
         if min(width, height) < min_side:
             return BadPhoto(file, "too_small", f"{width} x {height}: a side is under {min_side} px")
         image = decode(data, preprocessing.enough)
@@ -90,6 +93,7 @@ def inspect(
         width=width,
         height=height,
         size=len(data),
+        format=str(header.format),
         fingerprint=duplicates.fingerprint(image),
         pixels=hashlib.sha256(pixels.data).hexdigest(),
     )
@@ -124,15 +128,25 @@ def group_keys(photos: Sequence[GoodPhoto], *, near: bool) -> list[str]:
     return [smallest[group] for group in groups]
 
 
-def refuse_two_labels(photos: Sequence[GoodPhoto], groups: Sequence[str]) -> None:
-    """Raise if a group of duplicates has two labels: one of them is wrong."""
+def duplicates_among(photos: Sequence[GoodPhoto], groups: Sequence[str]) -> list[list[GoodPhoto]]:
+    """Return the groups of two and more photos that are the same or nearly so."""
     members: dict[str, list[GoodPhoto]] = defaultdict(list)
     for photo, group in zip(photos, groups, strict=True):
         members[group].append(photo)
+    return [group for group in members.values() if len(group) > 1]
+
+
+def two_labels(group: Sequence[GoodPhoto]) -> bool:
+    """Tell whether a group of duplicates has two labels: then one of them is wrong."""
+    return len({photo.file.label for photo in group}) > 1
+
+
+def refuse_two_labels(photos: Sequence[GoodPhoto], groups: Sequence[str]) -> None:
+    """Raise if a group of duplicates has two labels."""
     conflicts = [
         "  " + " = ".join(_named(photo.file) for photo in group)
-        for group in members.values()
-        if len({photo.file.label for photo in group}) > 1
+        for group in duplicates_among(photos, groups)
+        if two_labels(group)
     ]
     if conflicts:
         raise MeadowError(

@@ -2,13 +2,14 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from meadow.errors import MeadowError
+from meadow.photos import MIN_SIDE
 
 PARAMS = Path("params.yaml")
 SECTIONS = ("data", "prepare", "train", "evaluate", "runtime")
@@ -24,6 +25,19 @@ class Data(Section):
     """Where the photos are; also templated into dvc.yaml, so that `-S data.dir=...` swaps them."""
 
     dir: str
+
+
+class Prepare(Section):
+    """Section `prepare`; params.yaml says what each key means. The data report reads it too."""
+
+    size: int = Field(ge=32, le=1024)
+    resize: Literal["squash", "crop"]
+    val: float = Field(gt=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+    seed: int = Field(ge=0)
+    min_side: int = Field(ge=MIN_SIDE)
+    near_duplicates: bool
+    on_bad_photo: Literal["skip", "fail"]
 
 
 class Evaluate(Section):

@@ -9,38 +9,24 @@ Writes: data/prepared/ (manifest.csv, left_out.csv, classes.json, train.npy, val
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from meadow import inspection, outputs, overrides, parallel, params, photo_set, prepared, splits
 from meadow.errors import MeadowError, run
 from meadow.inspection import BadPhoto, GoodPhoto
-from meadow.photos import MIN_SIDE, Preprocessing
+from meadow.photos import Preprocessing
 from meadow.prepared import Row, Spool
 
 METRICS = Path("metrics/prepare.json")
 
 
-class PrepareParams(params.Section):
-    """Section `prepare`; params.yaml says what each key means."""
-
-    size: int = Field(ge=32, le=1024)
-    resize: Literal["squash", "crop"]
-    val: float = Field(gt=0, lt=1)
-    test: float = Field(gt=0, lt=1)
-    seed: int = Field(ge=0)
-    min_side: int = Field(ge=MIN_SIDE)
-    near_duplicates: bool
-    on_bad_photo: Literal["skip", "fail"]
-
-
 def prepare() -> None:
     """Run the stage."""
     folder = Path(params.load("data", params.Data).dir)
-    p = params.load("prepare", PrepareParams)
+    p = params.load("prepare", params.Prepare)
     workers = params.load("runtime", params.Runtime).workers
     if p.val + p.test >= 1:
         raise MeadowError(f"prepare.val {p.val} + prepare.test {p.test} leave nothing to train on.")

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from meadow import params
 from meadow.errors import MeadowError
 from meadow.params import PARAMS
 
@@ -140,7 +141,7 @@ def _samples(choice: BaseDistribution) -> list[Any]:
 def _check(current: dict[str, dict[str, Any]], key: str, value: Any) -> None:
     section, name = key.split(".")
     # by name, as the stages are run: a noun does not import a verb
-    kind = getattr(import_module(f"meadow.{section}"), f"{section.title()}Params")
+    kind = params.Prepare if section == "prepare" else import_module("meadow.train").TrainParams
     try:
         kind(**{**current[section], name: value})
     except ValidationError as invalid:

@@ -45,11 +45,18 @@ def write_plots(probabilities: Floats, targets: NDArray[np.int64], classes: Sequ
 def write_predictions(
     folder: Path, rows: Sequence[Row], answers: Sequence[Answer], classes: Sequence[str]
 ) -> None:
-    """Write predictions.csv: a line a test photo, its answer, and the probability of each class."""
-    header = ["path", "label", "predicted", "set_size", "distance", "in_distribution"]
+    """Write predictions.csv: a line a test photo, its answer, and the probability of each class.
+
+    SHA-256 and group (of near-duplicates) name the photo in other versions, where its path may be
+    another's.
+    """
+    known = ["path", "sha256", "group", "label", "predicted"]
+    header = [*known, "set_size", "distance", "in_distribution"]
     records = (
         {
             "path": row.path,
+            "sha256": row.sha256,
+            "group": row.group,
             "label": row.label,
             "predicted": classes[int(answer.probabilities.argmax())],
             "set_size": int(answer.prediction_set.sum()),

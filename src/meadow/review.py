@@ -19,7 +19,10 @@ from meadow.photos import decode
 from meadow.prepared import Row, write_csv
 
 SHOWN = 30  # photos on the contact sheet, the most doubtful first
-HEADER = ["rank", "path", "label", "suggested", "issue", "quality", "p_label", "sha256"]
+HEADER = [
+    *("rank", "path", "label", "suggested", "issue", "quality", "p_label", "p_suggested"),
+    *("sha256", "group"),
+]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -93,7 +96,9 @@ def write(
             "issue": str(bool(wrong[i])).lower(),
             "quality": fit[i],
             "p_label": probabilities[i, targets[i]].round(8),
+            "p_suggested": probabilities[i].max().round(8),
             "sha256": rows[i].sha256,
+            "group": rows[i].group,
         }
         for rank, i in enumerate(order, 1)
     )

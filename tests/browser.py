@@ -1,0 +1,151 @@
+"""A real Chromium that looks at Meadow's pages as their readers do.
+
+Debian's Chromium, driven by Playwright; axe-core (accessibility) and html-validate (markup) come
+from `npm ci --prefix tests`. Where one of them is absent the tests are skipped, but not in CI.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import Page, Response, sync_playwright
+
+MODULES = Path(__file__).with_name("node_modules")
+DESKTOP, PHONE = (1280, 800), (390, 844)
+EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+# Chromium may not even look a name up: the loopback is all that there is.
+OPTIONS = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
+
+
+def missing() -> str | None:
+    """Say what this machine lacks for tests in a browser; None if it is all there."""
+    if not EXECUTABLE:
+        return "needs Chromium: apt-get install chromium"
+    if not shutil.which("node"):
+        return "needs Node: apt-get install nodejs npm"
+    if not (MODULES / "axe-core").is_dir():
+        return "needs axe-core and html-validate: npm ci --prefix tests"
+    return None
+
+
+class Browser:
+    """Opens pages; `started` makes one."""
+
+    def __init__(self, chromium: Chromium) -> None:
+        self.chromium = chromium
+
+    @contextmanager
+    def visit(
+        self,
+        address: Path | str,
+        *,
+        size: tuple[int, int] = DESKTOP,
+        scheme: Literal["light", "dark"] = "light",
+        refused: Sequence[str] = (),
+        **context: Any,
+    ) -> Iterator[Page]:
+        """Open a page; on leaving, it must have said and loaded nothing that it should not.
+
+        Args:
+            address: an HTML file, or a URL.
+            size: of the window, CSS pixels.
+            scheme: what the reader prefers.
+            refused: paths on the page's own host that may answer 4xx or 5xx.
+            context: options of Playwright's new_context, such as `has_touch=True`.
+
+        Raises:
+            AssertionError: an error on the console, an uncaught exception, an answer that is an
+                error, or a request for another host (for a file: for another file).
+
+        """
+        url = address.resolve().as_uri() if isinstance(address, Path) else address
+        width, height = size
+        opened = self.chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, **context
+        )
+        wrong: list[str] = []
+
+        def answered(response: Response) -> None:
+            if response.status >= 400 and urlsplit(response.url).path not in refused:
+                wrong.append(f"{response.status} for {response.url}")
+
+        page = opened.new_page()
+        page.on("response", answered)
+        page.on("pageerror", lambda error: wrong.append(f"uncaught: {error}"))
+        page.on("requestfailed", lambda each: wrong.append(f"failed: {each.url}"))
+        page.on(
+            "request", lambda each: wrong.append(f"leaves: {each.url}")
+            if _elsewhere(each.url, url) else None,
+        )  # fmt: skip
+        page.on(
+            # the browser's own line on a 4xx answer; `answered` has judged that
+            "console", lambda said: wrong.append(f"console: {said.text}")
+            if said.type in {"error", "warning"}
+            and not said.text.startswith("Failed to load resource: the server responded") else None,
+        )  # fmt: skip
+        try:
+            page.goto(url)
+            yield page
+            assert not wrong, wrong
+        finally:
+            opened.close()
+
+
+@contextmanager
+def started() -> Iterator[Browser]:
+    """Start a Chromium, and end it."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=EXECUTABLE, args=OPTIONS, chromium_sandbox=os.geteuid() != 0
+        )
+        yield Browser(chromium)
+        chromium.close()
+
+
+def _elsewhere(request: str, page: str) -> bool:
+    asked, own = urlsplit(request), urlsplit(page)
+    if asked.scheme in {"data", "blob"}:
+        return False
+    if own.scheme == "file":
+        return (asked.scheme, asked.path) != (own.scheme, own.path)
+    return (asked.scheme, asked.netloc) != (own.scheme, own.netloc)
+
+
+def violations(page: Page) -> list[str]:
+    """Say what axe finds against the page as it is now: WCAG 2.2 AA and axe's best practices."""
+    page.evaluate((MODULES / "axe-core/axe.min.js").read_text("utf-8") + "; undefined")
+    found = page.evaluate("axe.run()")
+    return [
+        f"{rule['id']} ({rule['impact']}): {rule['help']}: {node['html']} {node['failureSummary']}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+
+
+def too_wide(page: Page) -> bool:
+    """Return whether the page scrolls sideways."""
+    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+
+
+def invalid(page: Path) -> list[str]:
+    """Say what html-validate finds against an HTML file: the standard, and its rules for ARIA."""
+    done = subprocess.run(
+        [
+            MODULES / ".bin/html-validate", "--formatter=json",
+            f"--config={Path(__file__).with_name('htmlvalidate.json')}", page,
+        ],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode in {0, 1}, done.stderr
+    return [
+        f"line {message['line']}: {message['ruleId']}: {message['message']}"
+        for file in json.loads(done.stdout)
+        for message in file["messages"]
+    ]
