@@ -54,7 +54,7 @@ def test_what_fails_prepare_is_shown_instead(toy_set: Path) -> None:
     said = data_report.warnings(found, [])
 
     assert inspection.two_labels(found.duplicates[0])
-    assert "1 groups of near-duplicates have two labels" in said[0]
+    assert "near-duplicates with two labels: 1." in said[0]
     assert "class 'rust' has 1 usable photos; prepare needs 3" in said[1]
 
 

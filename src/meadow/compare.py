@@ -19,6 +19,7 @@ from meadow.photos import PhotoError, decode
 from meadow.revision import WORKSPACE, Revision
 
 SHOWN = 10  # photos that a terminal names, of those mended and of those broken
+LISTED = 200  # that a comment lists, likewise: GitHub takes 65,536 characters
 PICTURES = 60  # photos that a page shows, likewise
 MISSING = "-"
 TEST = "on the test photos"
@@ -144,7 +145,7 @@ def words(against: Against) -> list[str]:
     more = "higher" if c.accuracy[0] > 0 else "lower"
     verdict = f"surely {more}" if c.differs else chance
     if not c.differs and (c.accuracy[1] > 0 or c.accuracy[2] < 0):
-        verdict = "probably, but so few changes do not prove it"
+        verdict = f"probably {more}, but so few changes do not prove it"
     said.append(
         f"Accuracy {points} points ({low} to {high}), {p} by McNemar's exact test: {verdict}."
     )
@@ -187,7 +188,7 @@ def in_markdown(found: Differences) -> str:
             count = sum(len(pairs) for _, pairs in changed)
             parts.append(f"<details><summary>The {_photos(count)}</summary>")
             parts += [
-                "\n".join([f"{verb}:", "", *(f"- {_code(_line(pair))}" for pair in pairs)])
+                "\n".join([f"{verb}:", "", *(f"- {_code(_line(pair))}" for pair in pairs[:LISTED])])
                 for verb, pairs in changed
             ]
             parts.append("</details>")
