@@ -63,3 +63,11 @@ def test_one_value_for_all_says_the_largest_class() -> None:
 def test_too_few_photos_are_not_judged() -> None:
     """Rather than badly."""
     assert check({"size": np.arange(8.0)}, np.arange(8) % 2) == {}
+
+
+def test_the_tail_of_the_binomial_distribution() -> None:
+    """Summed by hand, and at a number of photos where its terms are beyond a float."""
+    assert leaks.at_least(0, 10, 0.3) == pytest.approx(1)
+    assert leaks.at_least(9, 10, 0.5) == pytest.approx(11 / 1024)
+    assert leaks.at_least(2500, 5000, 0.5) == pytest.approx(0.5, abs=0.01)
+    assert leaks.at_least(3000, 5000, 0.5) < 1e-40

@@ -121,7 +121,7 @@ def _data_import(chosen: argparse.Namespace) -> None:
 
 
 def _data_report(chosen: argparse.Namespace) -> None:
-    from meadow import data_report  # with SciPy: 0.3 s
+    from meadow import data_report  # with NumPy: 0.2 s
 
     data_report.data_report(chosen.html)
 

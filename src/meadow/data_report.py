@@ -204,8 +204,8 @@ def warnings(found: PhotoSet, judged: Sequence[Leak]) -> list[str]:
     said = []
     if conflicts := sum(map(inspection.two_labels, found.duplicates)):
         said.append(
-            f"near-duplicates with two labels: {conflicts}. prepare fails until each group is in one"
-            " class, by its folder or by `meadow review`."
+            f"near-duplicates with two labels: {conflicts}. prepare fails until each group is in"
+            " one class, by its folder or by `meadow review`."
         )
     labels = {photo.file.label for photo in found.photos}
     labels |= {photo.file.label for photo in found.left_out}

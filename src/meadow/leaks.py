@@ -4,12 +4,12 @@ Where one class came from another camera, site or converter, a model can learn t
 the photos show, and its test figures look good, as the test photos share the fault.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrc
 
 from meadow import head, scores
 from meadow.head import Examples
@@ -80,9 +80,19 @@ def check(
     found = []
     for name, predicted in said.items():
         hits, n = int((predicted == targets).sum()), len(targets)
-        surely = bool(bdtrc(hits - 1, n, chance) < CHANCE / len(said)) if hits else False
+        surely = at_least(hits, n, chance) < CHANCE / len(said)
         found.append(Leak(name, hits / n, *scores.wilson(hits, n), chance, surely))
     return sorted(found, key=lambda leak: (-leak.accuracy, leak.name))
+
+
+def at_least(hits: int, n: int, share: float) -> float:
+    """Return the probability of so many hits or more in n independent tries, each of `share`."""
+    total = math.lgamma(n + 1)
+    p, q = math.log(share), math.log1p(-share)
+    return math.fsum(
+        math.exp(total - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * p + (n - k) * q)
+        for k in range(hits, n + 1)
+    )
 
 
 def _bins(values: Floats) -> Ints:
