@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import pickle
 import signal
@@ -266,13 +267,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(
     prepared_set: Path, set_params: SetParams
 ) -> None:
-    """The model is that of the epoch with the least val log-loss, not the last one."""
+    """The model and metrics.json are those of the epoch with the least val log-loss."""
     set_params(train={"epochs": 40, "patience": 2, "lr": 0.05})
     train.train()
     rows = Path("metrics/train/plots/metrics/val/log_loss.tsv").read_text().split()[2:]
     losses = [float(value) for value in rows[1::2]]
     best = int(np.argmin(losses))
 
-    assert len(losses) == min(40, best + 3)
+    metrics = json.loads(Path("metrics/train/metrics.json").read_text())
 
+    assert len(losses) == min(40, best + 3)
     assert Classifier.load().about["epoch"] == best
+    assert metrics["val"]["log_loss"] == pytest.approx(losses[best])

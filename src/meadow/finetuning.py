@@ -62,6 +62,15 @@ class State:
     optimizer: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """The epoch that was kept: its number, its figures, and its logits of val, (n, classes)."""
+
+    epoch: int
+    figures: dict[str, float]
+    logits: NDArray[np.float64]
+
+
 def finetune(
     network: nn.Module,
     train: Photos,
@@ -71,7 +80,7 @@ def finetune(
     checkpoint: Path,
     workers: int,
     log: Log,
-) -> tuple[NDArray[np.float64], int]:
+) -> Kept:
     """Train; leave the network with the weights of the epoch with the least val log-loss.
 
     Args:
@@ -82,9 +91,6 @@ def finetune(
         checkpoint: written after each epoch; a run that finds it goes on from there.
         workers: threads; see `parallel.cores`.
         log: gets the figures of each epoch, on a resume also those of the epochs before.
-
-    Returns:
-        Logits of the val photos by the network that is left, (n, classes), and its epoch's number.
 
     """
     optimizer = _optimizer(network, schedule)
@@ -123,7 +129,7 @@ def finetune(
         with outputs.whole(checkpoint) as part:
             torch.save(vars(state), part)
     network.load_state_dict(state.best_weights)
-    return state.best_logits.double().numpy(), state.best
+    return Kept(state.best, state.history[state.best], state.best_logits.double().numpy())
 
 
 def checkpoint(arch: str, weights: Weights, ready: Prepared, schedule: Schedule) -> Path:

@@ -1,6 +1,5 @@
 """The figures that experiments may be selected on: never those of the test photos."""
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Literal
 from meadow.errors import MeadowError
 
 EVALUATED = "metrics/evaluate.json"
-CURVES = "metrics/train/plots/metrics"
+TRAINED = "metrics/train/metrics.json"
 Direction = Literal["minimize", "maximize"]
 LEAST: Direction = "minimize"
 MOST: Direction = "maximize"
@@ -60,28 +59,26 @@ class Metric:
         raise MeadowError(f"{said} Choose from: {', '.join(made)}.")
 
     @property
+    def file(self) -> str:
+        """The metrics file that has it."""
+        return EVALUATED if self.name.startswith("cv_") else TRAINED
+
+    @property
     def sorting(self) -> str:
-        """What sorts `dvc exp show` by it, where DVC's table has it."""
+        """What sorts `dvc exp show` by it."""
         order = "asc" if self.direction == LEAST else "desc"
-        cv = self.name.startswith("cv_")
-        return f" --sort-by {EVALUATED}:{self.name} --sort-order {order}" if cv else ""
+        return f" --sort-by {self.file}:{self.name} --sort-order {order}"
 
     def read(self, project: Path) -> float:
         """Return the figure of what was last run in a project.
-
-        A curve counts at the epoch that was kept: metrics/train/metrics.json holds the last one.
 
         Raises:
             MeadowError: there is none; the network gave no finite number.
 
         """
-        if self.name.startswith("cv_"):
-            figure = json.loads((project / EVALUATED).read_text()).get(self.name)
-        else:
-            about = json.loads((project / "models/classifier/model.json").read_text())
-            with (project / CURVES / f"{self.name.replace('.', '/')}.tsv").open() as file:
-                rows = list(csv.DictReader(file, delimiter="\t"))
-            figure = float(rows[about["epoch"]][self.name.partition(".")[2]])
+        figure = json.loads((project / self.file).read_text())
+        for key in self.name.split("."):
+            figure = figure.get(key)
         if figure is None:
             raise MeadowError(f"{self.name} is no number.")
         return float(figure)

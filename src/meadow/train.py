@@ -56,11 +56,15 @@ class TrainParams(params.Section):
 
 @dataclass(frozen=True)
 class Trained:
-    """What either method makes: the graph, its learned tensors, how it came about, its doubts."""
+    """What either method makes: the graph, its learned tensors, how it came about, its doubts.
+
+    `figures` are those of what was kept, which need not be the last that were logged.
+    """
 
     network: ModelProto
     tensors: dict[str, NDArray[Any]]
     about: dict[str, Any]
+    figures: dict[str, float]
     neighbours: Neighbours
     set_threshold: float
 
@@ -81,6 +85,9 @@ def train() -> None:
             live.next_step()
 
         trained = METHODS[p.method](p, ready, weights, coverage, workers, log)
+        for name, value in trained.figures.items():
+            group, key = name.split("/")
+            live.summary[group][key] = value
     with outputs.whole(classifier.FOLDER) as out:
         out.mkdir()
         save_file(trained.tensors, out / "weights.safetensors")
@@ -120,6 +127,7 @@ def probe(
             "l2_chosen": p.l2 == "auto",
             "temperature": round(fitted.temperature, 6),
         },
+        {"cv/log_loss": fitted.log_loss[fitted.l2]},
         neighbours.fit(examples.features[:, 0], texture, examples.groups, coverage),
         conformal.threshold(fitted.held_out, examples.targets, coverage),
     )
@@ -139,7 +147,7 @@ def finetune(
         **{field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
     )
     checkpoint = finetuning.checkpoint(p.arch, weights, ready, schedule)
-    logits, epoch = finetuning.finetune(
+    kept = finetuning.finetune(
         network,
         ready.photos("train"),
         val := ready.photos("val"),
@@ -148,7 +156,7 @@ def finetune(
         workers=workers,
         log=log,
     )
-    temperature = head.calibrate(logits, val.targets)
+    temperature = head.calibrate(kept.logits, val.targets)
     graph = graphs.with_temperature(
         backbones.exported(backbones.WithFeatures(network), size=size, outputs=outs),
         temperature,
@@ -162,9 +170,10 @@ def finetune(
     return Trained(
         graph,
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
-        {"epoch": epoch, "temperature": round(temperature, 6)},
+        {"epoch": kept.epoch, "temperature": round(temperature, 6)},
+        kept.figures,
         neighbours.fit(vectors, texture, groups, coverage),
-        conformal.threshold(head.softmax(logits / temperature), val.targets, coverage),
+        conformal.threshold(head.softmax(kept.logits / temperature), val.targets, coverage),
     )
 
 
