@@ -1,12 +1,15 @@
 """Sweeps: what a range is, what may be selected on, and that no ended trial is ever lost."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clones import attempt, runner, surroundings, toy_clone
@@ -111,11 +114,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def experiments(clone: Path) -> dict[str, dict[str, float]]:
+def experiments(clone: Path, file: str = "metrics/evaluate.json") -> dict[str, dict[str, Any]]:
     """Return the figures of all experiments that `dvc exp show` lists."""
     shown = json.loads(runner(clone)("dvc", "exp", "show", "--json"))
     return {
-        each["name"]: each["revs"][0]["data"]["metrics"]["metrics/evaluate.json"]["data"]
+        each["name"]: each["revs"][0]["data"]["metrics"][file]["data"]
         for base in shown
         for each in base.get("experiments") or []
     }
@@ -212,3 +215,53 @@ def test_the_queue_is_waited_for_and_a_failure_is_tried_once_more(clone: Path) -
     assert "wrong" in done.stderr
     assert "fine" in experiments(clone)
     run("dvc", "queue", "remove", "--failed")
+
+
+@pytest.mark.slow
+def test_a_task_whose_worker_was_killed_is_not_lost(clone: Path) -> None:
+    """`kill -9` of worker and stage; DVC would call the task running for ever."""
+    run = runner(clone)
+    slow = ("-S", "train.method=finetune", "-S", "train.epochs=40", "-S", "train.patience=40")
+    run("dvc", "exp", "run", "--queue", "evaluate", "-n", "orphan", *slow)
+    with subprocess.Popen(
+        [*MEADOW, "queue"], cwd=clone, env=surroundings(clone), stdout=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout
+        while "orphan runs" not in waiting.stdout.readline():
+            assert waiting.poll() is None
+        while not processes(clone, "meadow.train"):
+            time.sleep(0.05)
+        waiting.kill()
+    for word in ("dvc", "meadow."):  # the worker, what it has started, and its stage
+        for process in processes(clone, word):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    resumed = run(*MEADOW, "queue")
+
+    assert "orphan failed and is tried once more" in resumed
+    assert "orphan" in experiments(clone)
+
+
+@pytest.mark.slow
+def test_a_sweep_over_finetune_is_judged_by_val(clone: Path) -> None:
+    """By the figures of the epoch that each trial kept."""
+    before = experiments(clone)
+    learning = ("train.method=finetune", "train.lr=1e-5,1e-3")
+    said = runner(clone)(*MEADOW, "sweep", *learning, "--trials", "2")
+    trials = experiments(clone, "metrics/train/metrics.json")
+    best = min(trials.keys() - before, key=lambda name: trials[name]["val"]["log_loss"])
+
+    assert len(trials) == len(before) + 2
+    assert f"dvc exp apply {best}" in said
+    assert "--sort-by metrics/train/metrics.json:val.log_loss" in said
+
+
+def processes(folder: Path, word: str) -> list[int]:
+    """Return the processes in a folder, or below it, that have a word in their command line."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            inside = (process / "cwd").readlink().is_relative_to(folder)
+            if inside and word.encode() in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found

@@ -4,6 +4,8 @@ DVC loses tasks of several workers, forgets tasks whose worker died, and has no 
 (github.com/treeverse/dvc/issues/10673, 10398, 9143).
 """
 
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -68,8 +70,15 @@ def _wait() -> None:
                     lost = [task["rev"] for task in tasks if task["status"] == "Running"]
                     if lost:  # their worker died; DVC would call them running for ever
                         queue.kill(lost, force=True)
-                    tracking.dvc("queue", "start", "--jobs", "1", quiet=True)
+                    _start_worker()
         time.sleep(PAUSE)
+
+
+def _start_worker() -> None:
+    # The worker inherits these streams: one that is read would keep its reader waiting.
+    silent = subprocess.DEVNULL
+    command = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", "1"]
+    subprocess.run(command, check=True, stdout=silent, stderr=silent)
 
 
 def _status() -> list[dict[str, Any]]:
