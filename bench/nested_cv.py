@@ -14,14 +14,13 @@ from meadow import features, params, prepared, scores
 from meadow.head import Examples, cross_validate
 from meadow.prepared import Photos
 from meadow.pretrained import Weights
-from meadow.train import TrainParams
 
 SEEDS = 5
 
 
 def main() -> None:
     """Print the figures of each seed, and mean and standard deviation."""
-    p = params.load("train", TrainParams)
+    p = params.load("train", params.Train)
     ready = prepared.load()
     network, digest = features.backbone(
         p.arch, Weights.of(p.weights), size=ready.preprocessing.size, seed=p.seed

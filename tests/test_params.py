@@ -6,9 +6,8 @@ from toys import SetParams
 
 from meadow import params
 from meadow.errors import MeadowError
-from meadow.train import TrainParams
 
-TYPES = {"prepare": params.Prepare, "train": TrainParams, "evaluate": params.Evaluate}
+TYPES = {"prepare": params.Prepare, "train": params.Train, "evaluate": params.Evaluate}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +50,7 @@ def test_a_misspelt_key_is_refused_with_the_valid_ones(set_params: SetParams) ->
     set_params(train={"epoch": 3})
 
     with pytest.raises(MeadowError, match=r"train\.epoch .*Did you mean train\.epochs\?") as caught:
-        params.load("train", TrainParams)
+        params.load("train", params.Train)
 
     assert "train.weight_decay" in str(caught.value)
 
@@ -61,7 +60,7 @@ def test_a_misspelt_section_is_refused(set_params: SetParams) -> None:
     set_params(trian={"epochs": 3})
 
     with pytest.raises(MeadowError, match="Did you mean train"):
-        params.load("train", TrainParams)
+        params.load("train", params.Train)
 
 
 def test_a_missing_key_is_named(project: Path) -> None:
@@ -70,7 +69,7 @@ def test_a_missing_key_is_named(project: Path) -> None:
     Path("params.yaml").write_text(re.sub(r"  epochs:.*\n", "", text))
 
     with pytest.raises(MeadowError, match=r"train\.epochs is missing"):
-        params.load("train", TrainParams)
+        params.load("train", params.Train)
 
 
 def test_an_exponent_is_a_number(project: Path) -> None:
@@ -78,7 +77,7 @@ def test_an_exponent_is_a_number(project: Path) -> None:
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(re.sub(r"  lr: \S+", "  lr: 1e-3", text))
 
-    assert params.load("train", TrainParams).lr == 0.001
+    assert params.load("train", params.Train).lr == 0.001
 
 
 def test_outside_of_a_project_the_error_says_so(
@@ -88,7 +87,7 @@ def test_outside_of_a_project_the_error_says_so(
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(MeadowError, match="Run this from the folder of the project"):
-        params.load("train", TrainParams)
+        params.load("train", params.Train)
 
 
 def test_broken_yaml_is_refused(project: Path) -> None:
@@ -96,4 +95,4 @@ def test_broken_yaml_is_refused(project: Path) -> None:
     Path("params.yaml").write_text("train: {epochs: 3\nprepare: x")
 
     with pytest.raises(MeadowError, match="line"):
-        params.load("train", TrainParams)
+        params.load("train", params.Train)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meadow.params import SECTIONS, Data, Evaluate, Prepare, Runtime
-from meadow.train import TrainParams
+from meadow.params import SECTIONS, Data, Evaluate, Prepare, Runtime, Train
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
@@ -18,7 +17,7 @@ BENTO = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
 TYPES = {
     "data": Data,
     "prepare": Prepare,
-    "train": TrainParams,
+    "train": Train,
     "evaluate": Evaluate,
     "runtime": Runtime,
 }

@@ -40,6 +40,23 @@ class Prepare(Section):
     on_bad_photo: Literal["skip", "fail"]
 
 
+class Train(Section):
+    """Section `train`; params.yaml says what each key means."""
+
+    method: Literal["probe", "finetune"]
+    arch: str
+    weights: str
+    seed: int = Field(ge=0, lt=2**32)
+    l2: Literal["auto"] | float
+    epochs: int = Field(ge=1)
+    patience: int = Field(ge=1)
+    batch_size: int = Field(ge=16, multiple_of=16)
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    label_smoothing: float = Field(ge=0, lt=1)
+    augment: float = Field(ge=0, le=1)
+
+
 class Evaluate(Section):
     """Section `evaluate`; params.yaml says what each key means. Train reads `coverage` of it."""
 

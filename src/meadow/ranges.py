@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +139,7 @@ def _samples(choice: BaseDistribution) -> list[Any]:
 
 def _check(current: dict[str, dict[str, Any]], key: str, value: Any) -> None:
     section, name = key.split(".")
-    # by name, as the stages are run: a noun does not import a verb
-    kind = params.Prepare if section == "prepare" else import_module("meadow.train").TrainParams
+    kind = params.Prepare if section == "prepare" else params.Train
     try:
         kind(**{**current[section], name: value})
     except ValidationError as invalid:

@@ -8,13 +8,12 @@ Writes: models/classifier/ (model.onnx, weights.safetensors, model.json), and wi
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from dvclive import Live
 from numpy.typing import NDArray
 from onnx import ModelProto
-from pydantic import Field
 from safetensors.numpy import save_file
 
 from meadow import (
@@ -37,23 +36,6 @@ METRICS = Path("metrics/train")
 Log = Callable[[dict[str, float]], None]
 
 
-class TrainParams(params.Section):
-    """Section `train`; params.yaml says what each key means."""
-
-    method: Literal["probe", "finetune"]
-    arch: str
-    weights: str
-    seed: int = Field(ge=0, lt=2**32)
-    l2: Literal["auto"] | float
-    epochs: int = Field(ge=1)
-    patience: int = Field(ge=1)
-    batch_size: int = Field(ge=16, multiple_of=16)
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    label_smoothing: float = Field(ge=0, lt=1)
-    augment: float = Field(ge=0, le=1)
-
-
 @dataclass(frozen=True)
 class Trained:
     """What either method makes: the graph, its learned tensors, how it came about, its doubts.
@@ -71,7 +53,7 @@ class Trained:
 
 def train() -> None:
     """Run the stage."""
-    p = params.load("train", TrainParams)
+    p = params.load("train", params.Train)
     coverage = params.load("evaluate", params.Evaluate).coverage
     workers = params.load("runtime", params.Runtime).workers
     ready = prepared.load()
@@ -108,7 +90,7 @@ def train() -> None:
 
 
 def probe(
-    p: TrainParams, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
+    p: params.Train, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
 ) -> Trained:
     """Fit a linear head on the frozen features of the train and val photos."""
     size = ready.preprocessing.size
@@ -134,7 +116,7 @@ def probe(
 
 
 def finetune(
-    p: TrainParams, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
+    p: params.Train, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
 ) -> Trained:
     """Train all layers on the train photos; the val photos choose the epoch."""
     from meadow import backbones, finetuning  # they import PyTorch, which a probe rarely needs
