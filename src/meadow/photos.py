@@ -145,10 +145,14 @@ class Preprocessing:
 
     def resized(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize a decoded RGB photo, antialiased: (size, size, 3), RGB, 0 to 255."""
-        box = None
-        if self.resize == "crop":
-            side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            box = (left, top, left + side, top + side)
-        square = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        area = self.area(image.width, image.height)
+        square = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=area)
         return np.asarray(square)
+
+    def area(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom of what the network sees of a photo, pixels."""
+        if self.resize == "squash":
+            return 0, 0, width, height
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side

@@ -3,6 +3,7 @@
 It imports neither PyTorch nor DVC nor params.yaml: the model's folder says all it needs.
 """
 
+import json
 import os
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
@@ -22,12 +23,17 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from meadow.classifier import FOLDER, Classifier
+from meadow.explanation import Busy, Explainer
 from meadow.photos import PhotoError
 
 MAX_BODY = 20 * 2**20  # bytes
 NAME = "photo_classifier"
 # Relative to the working directory: that of the project, or the one inside the Bento.
 MODEL = Path(os.environ.get("MEADOW_MODEL", FOLDER)).resolve()
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    " img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 STATUS = {
     "format": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "damaged": HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -56,6 +62,23 @@ class Prediction(BaseModel):
     probabilities: dict[str, float]
     prediction_set: list[str]
     in_distribution: bool
+    model: Model
+
+
+class Explained(BaseModel):
+    """What the answer to one photo rests on.
+
+    `heat` divides the photo's `area` (left, top, right, bottom, as shares of its sides) into rows
+    from the top: 0 to 1, how much the log-odds of `label` fall when that part is covered, relative
+    to the part where they fall most. `least_confidence` is what is left of `confidence` with the
+    part covered that matters most.
+    """
+
+    label: str
+    confidence: float
+    least_confidence: float
+    heat: list[list[float]]
+    area: tuple[float, float, float, float]
     model: Model
 
 
@@ -123,18 +146,37 @@ async def health(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def docs(_: Request) -> Response:
-    """Serve the page that describes the service; it loads nothing from elsewhere."""
-    return FileResponse(Path(__file__).with_name("docs.html"))
+def static(name: str) -> Route:
+    """Serve a file of the two pages; they load nothing from elsewhere."""
+
+    async def send(_: Request) -> Response:
+        headers = {"Content-Security-Policy": CSP, "Cache-Control": "no-cache"}
+        return FileResponse(Path(__file__).with_name(name), headers=headers)
+
+    return Route({"page.html": "/", "docs.html": "/docs"}.get(name, f"/{name}"), send)
 
 
 @bentoml.service(name=NAME, threads=4, traffic={"timeout": 30})
-@bentoml.asgi_app(Starlette(routes=[Route("/health", health), Route("/docs", docs)]))
+@bentoml.asgi_app(
+    Starlette(
+        routes=[
+            Route("/health", health),
+            Route(
+                "/model",
+                lambda _: JSONResponse(
+                    {"classes": json.loads((MODEL / "model.json").read_text())["classes"]}
+                ),
+            ),
+            *map(static, ("page.html", "page.css", "page.js", "docs.html")),
+        ]
+    )
+)
 class PhotoClassifier:
     """Labels a photo with one of the classes that the model was trained on."""
 
     def __init__(self) -> None:
         self.classifier = Classifier.load(MODEL)
+        self.explainer = Explainer(self.classifier)
         self.model = Model(name=NAME, version=self.classifier.version[:12])
 
     @bentoml.api(route="/predict", input_spec=Upload)
@@ -157,6 +199,28 @@ class PhotoClassifier:
                 name for name, held in zip(classes, answer.prediction_set, strict=True) if held
             ],
             in_distribution=answer.in_distribution,
+            model=self.model,
+        )
+
+    @bentoml.api(route="/explain", input_spec=Upload)
+    async def explain(self, file: Any) -> Explained:
+        """Show what the answer to one photo rests on: how much it falls as parts are covered."""
+        try:
+            if isinstance(file, Refused):
+                raise file
+            found = await self.explainer.explain(file)
+        except PhotoError as error:
+            return _error(STATUS[error.reason], str(error))  # type: ignore[no-any-return]
+        except Refused as refused:
+            return _error(refused.status, str(refused))  # type: ignore[no-any-return]
+        except Busy as busy:
+            return _error(HTTPStatus.TOO_MANY_REQUESTS, str(busy))  # type: ignore[no-any-return]
+        return Explained(
+            label=self.classifier.classes[found.best],
+            confidence=float(found.probabilities[found.best]),
+            least_confidence=found.least,
+            heat=found.heat.round(3).tolist(),
+            area=found.area,
             model=self.model,
         )
 
