@@ -1,5 +1,6 @@
 """A client of the running service."""
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,18 @@ class Client:
 
     Args:
         url: such as http://localhost:3000.
+        key: for a service that wants one; else from MEADOW_API_KEY.
 
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         import httpx  # 0.2 s
 
         self.url = url.rstrip("/")
-        self._http = httpx.Client(timeout=60)
+        key = os.environ.get("MEADOW_API_KEY") if key is None else key
+        self._http = httpx.Client(
+            timeout=60, headers={"Authorization": f"Bearer {key}"} if key else {}
+        )
 
     def __enter__(self) -> "Client":
         return self
