@@ -4,6 +4,7 @@
 const AT_ONCE = 2; // requests under way, so that a hundred photos do not crowd out other clients
 const TRIES = 4; // of a request that a busy service turned away
 const BARS = 5;
+const LITTLE = 0.02; // a fall in confidence that is not worth figures
 const SCRIM = [9, 14, 10]; // over what the answer does not rest on
 
 const $ = (id) => document.getElementById(id);
@@ -35,8 +36,8 @@ function verdict(answer) {
   if (!known) {
     return {
       kind: "neither",
-      title: names.length === 2 ? `Neither ${names[0]} nor ${names[1]}` : "None of these",
-      sure: `Unlike all that the model learned from. Forced to choose, it would say ${label}.`,
+      title: names.length === 2 ? "Probably neither" : "Probably none of these",
+      sure: `It is unlike the photos that the model learned from. Forced to choose, it says ${label}.`,
     };
   }
   if (set.length === 1) return { kind: "clear", title: label, sure: `${percent(confidence)} sure` };
@@ -57,51 +58,59 @@ function verdict(answer) {
 /** Where on the photo the heat lies, in words. */
 function place(heat) {
   const n = heat.length;
-  let [sum, x, y, hot] = [0, 0, 0, 0];
+  const peak = Math.max(...heat.flat());
+  let [hot, x, y] = [0, 0, 0];
   heat.forEach((row, i) => row.forEach((value, j) => {
-    sum += value;
-    y += value * (i + 0.5) / n;
-    x += value * (j + 0.5) / n;
-    hot += value > 0.5;
+    if (value < peak / 2) return;
+    hot += 1;
+    y += (i + 0.5) / n;
+    x += (j + 0.5) / n;
   }));
   if (hot > n * n / 2) return "the whole photo";
-  const third = (value, words) => words[Math.min(2, Math.floor(3 * value))];
-  const vertical = third(y / sum, ["upper", "", "lower"]);
-  const horizontal = third(x / sum, ["left", "", "right"]);
-  return `the ${[vertical, horizontal].filter(Boolean).join(" ") || "middle"} of the photo`;
+  const third = (value) => Math.min(2, Math.floor(3 * value));
+  return [
+    ["the upper left", "the upper part", "the upper right"],
+    ["the left", "the middle", "the right"],
+    ["the lower left", "the lower part", "the lower right"],
+  ][third(y / hot)][third(x / hot)];
 }
 
 /** What a heat map says. */
 function because({ label, confidence, least_confidence: least, heat }) {
-  const [before, after] = [percent(confidence), percent(least)];
-  if (before === after || !heat.flat().some((value) => value > 0)) {
-    return `No single part decides: whichever is covered, ${label} stays at ${after}.`;
+  if (!heat.flat().some((value) => value > 0)) {
+    return `No part of the photo speaks for ${label} in particular.`;
   }
-  return `${label} rests most on ${place(heat)}. Covering the part that matters most lowers it`
-    + ` from ${before} to ${after}.`;
+  if (confidence - least < LITTLE) {
+    return `What counts most is ${place(heat)}, but no part decides alone: whichever is covered,`
+      + ` ${label} keeps ${percent(least)} or more.`;
+  }
+  return `What counts most is ${place(heat)}. With the brightest part covered, ${label} falls from`
+    + ` ${percent(confidence)} to ${percent(least)}.`;
 }
 
 // ---- The API
 
-/** A photo without an answer; its message is for people. */
+/** A photo without an answer, in words for people; `again`: trying again may help. */
 class Refused extends Error {
-  constructor(message, { again = false, body = null } = {}) {
-    super(message);
+  constructor(title, detail, { again = false, body = null } = {}) {
+    super(title);
+    this.detail = detail;
     this.again = again;
     this.body = body;
   }
 }
 
-const SAID = {
-  401: "This service asks for a key.",
-  403: "The key is not the right one.",
-  408: "Sending the photo took too long.",
-  413: "This photo is too large.",
-  415: "This is not a photo that can be taken: only JPEG, PNG and WebP are.",
-  422: "This photo cannot be read.",
-  429: "The service is busy.",
-  503: "The service is busy.",
-  504: "The service took too long.",
+// status → what it means to the one who gave the photo; "" leaves the detail to the service's message
+const MEANING = {
+  401: ["This service asks for a key", "Give it above."],
+  403: ["The key is not the right one", "Give another above."],
+  408: ["Sending the photo took too long", "The connection may be slow."],
+  413: ["This photo is too large", ""],
+  415: ["Not a photo that this service takes", "JPEG, PNG and WebP files are."],
+  422: ["This photo cannot be read", ""],
+  429: ["The service is busy", "Others are asking it too."],
+  503: ["The service is busy", "Others are asking it too."],
+  504: ["The service took too long", "It may be busy."],
 };
 const AGAIN = new Set([401, 403, 408, 429, 500, 502, 503, 504]);
 
@@ -112,7 +121,7 @@ async function ask(path, file) {
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    throw new Refused("The browser cannot read this file. Is it a folder?");
+    throw new Refused("This file cannot be opened", "Is it a folder, or was it moved?");
   }
   for (let tried = 1; ; tried += 1) {
     let response;
@@ -126,7 +135,7 @@ async function ask(path, file) {
         },
       });
     } catch {
-      throw new Refused("The service cannot be reached.", { again: true });
+      throw new Refused("The service cannot be reached", "Is the connection up?", { again: true });
     }
     if ([429, 503].includes(response.status) && tried < TRIES) {
       const after = Number(response.headers.get("Retry-After")) || 1;
@@ -136,7 +145,8 @@ async function ask(path, file) {
     const body = await response.json().catch(() => null);
     if (response.ok && body) return body;
     if ([401, 403].includes(response.status)) askForKey();
-    throw new Refused(SAID[response.status] ?? `The service failed (${response.status}).`, {
+    const [title, detail] = MEANING[response.status] ?? [`The service failed (${response.status})`, ""];
+    throw new Refused(title, detail || body?.error?.message || "", {
       again: AGAIN.has(response.status),
       body,
     });
@@ -177,10 +187,11 @@ function say(text) {
 
 function add(files) {
   $("notice").textContent = "";
+  const first = $("answers").firstChild; // the new ones come before the old, in their own order
   for (const file of files) {
     const card = $("card").content.cloneNode(true).firstElementChild;
     const part = (name) => card.querySelector(`.${name}`);
-    const image = card.querySelector("img");
+    const image = new Image();
     const name = file.name || "pasted photo";
     part("name").textContent = name;
     part("name").title = name;
@@ -193,9 +204,13 @@ function add(files) {
       part("photo").classList.add("none");
       part("photo").append("No preview");
     }, { once: true });
+    image.addEventListener("load", () => {
+      part("photo").style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+    });
+    part("photo").prepend(image);
     image.src = URL.createObjectURL(file);
     cards.set(card, { file, name, failed: false });
-    $("answers").prepend(card);
+    $("answers").insertBefore(card, first);
     classify(card);
   }
   count();
@@ -228,13 +243,13 @@ async function classify(card) {
     if (!cards.has(card)) return;
     card.className = "card failed";
     part("verdict").textContent = error.message;
-    part("sure").textContent = error.body?.error?.message ?? "";
+    part("sure").textContent = error.detail;
     part("why").hidden = true;
     part("again").hidden = !error.again;
     part("actions").hidden = !error.again;
     if (error.body) raw(card, error.body);
     state.failed = true;
-    say(`${state.name}: ${error.message}`);
+    say(`${state.name}: ${error.message}. ${error.detail}`);
   } finally {
     card.removeAttribute("aria-busy");
     count();
@@ -285,7 +300,7 @@ async function explain(card) {
       canvas.setAttribute("aria-label", `Bright: ${place(state.explanation.heat)}`);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      said.textContent = error.message;
+      said.textContent = `${error.message}. ${error.detail}`;
       state.explanation = null;
     } finally {
       button.removeAttribute("aria-busy");
@@ -342,6 +357,7 @@ function remove(card) {
 
 function count() {
   const failed = [...cards.values()].filter((state) => state.failed).length;
+  document.body.classList.toggle("empty", cards.size === 0);
   $("summary").hidden = cards.size === 0;
   $("count").textContent = plural(cards.size, "photo") + (failed ? `, ${failed} without an answer` : "");
 }
