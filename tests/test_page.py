@@ -97,6 +97,14 @@ def transfer(page: Page, event: str, *names: str) -> None:
     page.locator("h1").evaluate(TRANSFER, [event, files])
 
 
+DARKNESS = """canvas => {
+    const {width, height} = canvas;
+    const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
+    const at = (share) => data[4 * (Math.floor(share * height) * width + share * width) + 3];
+    return [at(0.2), at(0.8)];
+}"""
+
+
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_photos_are_taken_wherever_they_are_dropped_or_pasted(
     browser: Browser, two: str, event: str
@@ -182,13 +190,7 @@ def test_the_heat_map_lights_up_what_the_answer_rests_on(browser: Browser, two: 
         canvas = page.get_by_role("img", name="Bright: the upper left")
         expect(canvas).to_be_visible()
         expect(page.locator(".because")).to_contain_text("red falls from")
-        corner, middle = (
-            canvas.evaluate(
-                "(c, at) => c.getContext('2d')"
-                ".getImageData(at * c.width, at * c.height, 1, 1).data[3]", at
-            )
-            for at in (0.2, 0.8)
-        )  # fmt: skip
+        corner, middle = canvas.evaluate(DARKNESS)
         assert corner < 60 < 200 < middle
         picture, over = (
             page.locator(f".photo {each}").bounding_box() for each in ("img", "canvas")
@@ -205,6 +207,8 @@ def test_all_of_it_works_by_keyboard(browser: Browser, two: str) -> None:
     """In the order of the page, with a visible focus that is never lost."""
     with browser.visit(two) as page:
         press = page.keyboard.press
+        # a listener has Chromium hand choosers over from now on, not only while one is expected
+        page.on("filechooser", lambda _: None)
 
         def focused() -> str:
             """Return the name of what has the focus; it must be seen."""
@@ -344,6 +348,28 @@ def test_the_pages_run_no_script_but_their_own(two: str, browser: Browser) -> No
         browser.visit(two) as page,
     ):
         page.evaluate("document.write('<script>0</script>')")
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_anybody_can_read_the_docs(
+    browser: Browser, two: str, size: tuple[int, int], scheme: str
+) -> None:
+    """As the page; and each of their links leads somewhere."""
+    with browser.visit(f"{two}/docs", size=size, scheme=scheme) as page:
+        assert violations(page) == []
+        assert not too_wide(page)
+        links = page.locator("a").evaluate_all("links => links.map((link) => link.href)")
+        for link in set(links):
+            assert page.request.get(link).status == 200, link
+            if "#" in link:
+                expect(page.locator(f"#{link.partition('#')[2]}")).to_be_visible()
+
+
+def test_the_docs_name_every_endpoint(two: str) -> None:
+    """None is found only in the OpenAPI document, and none is gone from the service."""
+    written = set(re.findall(r"(?:POST|GET) (/[\w./]*)", (SOURCE / "docs.html").read_text("utf-8")))
+
+    assert set(httpx.get(f"{two}/docs.json").json()["paths"]) - {"/", "/docs"} == written
 
 
 @pytest.mark.parametrize("name", ["page.html", "docs.html"])

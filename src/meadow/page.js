@@ -416,7 +416,7 @@ $("key").addEventListener("submit", (event) => {
 async function about() {
   const response = await fetch("model", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
   if (!response.ok) return;
-  const { classes } = await response.json();
+  const { classes, metrics, version } = await response.json();
   if (classes.length <= 4) {
     const question = `${list(classes)}?`;
     $("question").textContent = question[0].toUpperCase() + question.slice(1);
@@ -426,6 +426,10 @@ async function about() {
     summary.textContent = `The model tells ${classes.length} classes apart`;
     names.textContent = classes.join(", ");
   }
+  const { accuracy, accuracy_low: low, accuracy_high: high, n_test: tested } = metrics ?? {};
+  const measured = `On ${tested} test photos, which it had not seen, it was right for ${percent(accuracy)};`
+    + ` of many more it would be ${percent(low)} to ${percent(high)} (95 % interval).`;
+  $("model").textContent = `Model ${version}.${tested ? ` ${measured}` : ""}`;
 }
 
 about();
