@@ -67,6 +67,8 @@ def test_a_bad_photo_is_refused_as_predict_refuses_it(classifier: Classifier) ->
     """With the same reason."""
     with pytest.raises(PhotoError, match="damaged"):
         explain(classifier, PHOTO[: len(PHOTO) // 2])
+    with pytest.raises(PhotoError, match="80 x 60: more than 4,799 pixels"):
+        explain(classifier, PHOTO, 4799)
 
 
 def test_more_than_a_few_explanations_at_once_are_turned_away(

@@ -4,11 +4,12 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from browser import DESKTOP, PHONE, Browser, invalid, missing, too_wide, violations
+from browser import DESKTOP, PHONE, Browser, invalid, too_wide, violations
 from playwright.sync_api import Page, Route, expect
 from toys import colour_classifier, encoded, photo, two_colours
 
@@ -30,6 +31,7 @@ PHOTOS = {
 }
 ALL_KINDS = tuple(PHOTOS)
 PHOTOS["pure.png"] = encoded(two_colours((255, 0, 0), GREY), "PNG")
+PHOTOS["huge.jpg"] = bytes(2_200_000)
 PHOTOS["large.jpg"] = encoded(photo(1, side=3000), quality=95)
 
 
@@ -42,24 +44,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def served(model: Path) -> Iterator[str]:
-    if missing():
-        yield ""  # the fixture `browser` says so
-        return
+@contextmanager
+def served(model: Path, **environment: str) -> Iterator[str]:
+    """Serve a model by the code as it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEADOW_MODEL", str(model))
+        for name, value in {"MEADOW_MODEL": str(model), **environment}.items():
+            patch.setenv(name, value)
         with serving.serving("meadow.service:PhotoClassifier") as url:
             yield url
 
 
 @pytest.fixture(scope="module")
-def two(models: dict[str, Path]) -> Iterator[str]:
-    yield from served(models["two"])
+def two(browser: Browser, models: dict[str, Path]) -> Iterator[str]:
+    with served(models["two"]) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def many(models: dict[str, Path]) -> Iterator[str]:
-    yield from served(models["many"])
+def many(browser: Browser, models: dict[str, Path]) -> Iterator[str]:
+    with served(models["many"]) as url:
+        yield url
 
 
 def choose(page: Page, *names: str) -> None:
@@ -317,23 +321,29 @@ def test_a_busy_service_is_asked_again_and_a_lost_one_can_be(browser: Browser, t
         expect(page.locator(".verdict")).to_have_text("red")
 
 
-def test_a_service_with_a_key_asks_for_it(browser: Browser, two: str) -> None:
-    """Once, for all photos."""
-
-    def guard(route: Route) -> None:
-        if route.request.headers.get("authorization") == "Bearer opensesame":
-            route.continue_()
-        else:
-            route.fulfill(status=401, json={"error": {"message": "no key"}})
-
-    with browser.visit(two, refused=["/predict"]) as page:
-        page.route("**/predict", guard)
-        choose(page, "sure.png", "neither.png")
+def test_a_service_with_a_key_asks_for_it(browser: Browser, models: dict[str, Path]) -> None:
+    """At once, and once for all photos; a wrong one is said to be wrong."""
+    limits = {"MEADOW_API_KEY": "opensesame", "MEADOW_MAX_BODY": "2100000"}
+    with (
+        served(models["two"], **limits) as url,
+        browser.visit(url, refused=["/model", "/predict"]) as page,
+    ):
+        key = page.get_by_label("This service asks for a key")
+        expect(key).to_be_focused()
+        choose(page, "sure.png", "huge.jpg")
         assert set(verdicts(page)) == {"This service asks for a key"}
-        page.get_by_label("This service asks for a key").fill("opensesame")
-        page.keyboard.press("Enter")
-        expect(page.locator(".verdict").first).to_have_text("red")
-        expect(page.locator(".verdict").nth(1)).to_have_text("Probably neither")
+        key.fill("sesame")
+        key.press("Enter")
+        expect(page.get_by_text("That key is not the right one.")).to_be_visible()
+        key.fill("opensesame")
+        key.press("Enter")
+        settled(page, 2)
+        expect(page.locator("h1")).to_have_text("Red or green?")
+        assert verdicts(page) == ["red", "This photo is too large"]
+        expect(page.locator(".sure").nth(1)).to_have_text(
+            "At most 2 megabytes and 40 megapixels are taken."
+        )
+        expect(key).to_be_hidden()
 
 
 def test_the_pages_run_no_script_but_their_own(two: str, browser: Browser) -> None:

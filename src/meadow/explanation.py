@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meadow.classifier import Classifier, Probabilities
-from meadow.photos import decode
+from meadow.photos import MAX_PIXELS, decode
 
 CELLS = 8  # along each side of what the network sees
 COVERED = 2  # cells along each side of the square that is covered: a 16th of the photo
@@ -49,21 +49,23 @@ class Explanation:
     area: tuple[float, float, float, float]
 
 
-def explain(classifier: Classifier, photo: bytes) -> Explanation:
+def explain(classifier: Classifier, photo: bytes, max_pixels: int = MAX_PIXELS) -> Explanation:
     """Explain the answer to one photo; the network runs (CELLS - COVERED + 1)² + 1 times.
 
     Args:
         classifier: which answers.
         photo: the bytes of a photo file.
+        max_pixels: see `photos.opened`.
 
     Raises:
         PhotoError: not a photo that Meadow takes.
+        ArithmeticError: see `Classifier.answer`.
 
     """
     preprocessing = classifier.preprocessing
-    image = decode(photo, preprocessing.enough)
+    image = decode(photo, preprocessing.enough, max_pixels)
     pixels = preprocessing.resized(image)
-    whole = classifier.classify(pixels[None])[0][0]
+    whole = classifier.answer(pixels).probabilities
     best = int(np.argmax(whole))
     places = CELLS - COVERED + 1
     covered = np.empty((places, places))
@@ -116,8 +118,9 @@ class Busy(Exception):  # noqa: N818  # it is an answer, not a fault
 class Explainer:
     """Explains one photo at a time, on a thread that gives way to those that answer."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, max_pixels: int = MAX_PIXELS) -> None:
         self.classifier = classifier
+        self.max_pixels = max_pixels
         self.waiting = 0
         self.pool = ThreadPoolExecutor(1, "explain", initializer=_give_way)
 
@@ -133,7 +136,7 @@ class Explainer:
             raise Busy(f"{WAITING} explanations are under way already")
         self.waiting += 1
         loop = asyncio.get_running_loop()
-        work = self.pool.submit(explain, self.classifier, photo)
+        work = self.pool.submit(explain, self.classifier, photo, self.max_pixels)
         # counts the work, not the client: who hangs up leaves it running
         work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
         return await asyncio.wrap_future(work)

@@ -10,6 +10,7 @@ const SCRIM = [9, 14, 10]; // over what the answer does not rest on
 const $ = (id) => document.getElementById(id);
 const cards = new Map(); // li → { file, retry }
 let key = "";
+let limits = null; // what a photo may be, once the service has said
 
 // ---- Words
 
@@ -103,7 +104,6 @@ class Refused extends Error {
 // status → what it means to the one who gave the photo; "" leaves the detail to the service's message
 const MEANING = {
   401: ["This service asks for a key", "Give it above."],
-  403: ["The key is not the right one", "Give another above."],
   408: ["Sending the photo took too long", "The connection may be slow."],
   413: ["This photo is too large", ""],
   415: ["Not a photo that this service takes", "JPEG, PNG and WebP files are."],
@@ -112,7 +112,7 @@ const MEANING = {
   503: ["The service is busy", "Others are asking it too."],
   504: ["The service took too long", "It may be busy."],
 };
-const AGAIN = new Set([401, 403, 408, 429, 500, 502, 503, 504]);
+const AGAIN = new Set([401, 408, 429, 500, 502, 503, 504]);
 
 const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
@@ -144,9 +144,11 @@ async function ask(path, file) {
     }
     const body = await response.json().catch(() => null);
     if (response.ok && body) return body;
-    if ([401, 403].includes(response.status)) askForKey();
+    if (response.status === 401) askForKey();
     const [title, detail] = MEANING[response.status] ?? [`The service failed (${response.status})`, ""];
-    throw new Refused(title, detail || body?.error?.message || "", {
+    const most = response.status === 413 && limits && `At most ${plural(Math.floor(limits.max_bytes / 2 ** 20), "megabyte")}`
+      + ` and ${plural(Math.floor(limits.max_pixels / 1e6), "megapixel")} are taken.`;
+    throw new Refused(title, most || detail || body?.error?.message || "", {
       again: AGAIN.has(response.status),
       body,
     });
@@ -154,6 +156,7 @@ async function ask(path, file) {
 }
 
 function askForKey() {
+  $("wrong").hidden = !key;
   if (!$("key").hidden) return;
   $("key").hidden = false;
   $("secret").focus();
@@ -415,8 +418,10 @@ $("key").addEventListener("submit", (event) => {
 
 async function about() {
   const response = await fetch("model", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
+  if (response.status === 401) askForKey();
   if (!response.ok) return;
-  const { classes, metrics, version } = await response.json();
+  const { classes, input, metrics, version } = await response.json();
+  limits = input;
   if (classes.length <= 4) {
     const question = `${list(classes)}?`;
     $("question").textContent = question[0].toUpperCase() + question.slice(1);
