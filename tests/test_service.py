@@ -99,8 +99,11 @@ def test_a_wrong_field_names_the_right_one(client: httpx.Client) -> None:
     answer = client.post("/predict", files={"photo": ("x.jpg", GOOD, "image/jpeg")})
 
     assert answer.status_code == 400
-    assert answer.json()["error"] == {
+    error = answer.json()["error"]
+    assert error.pop("request_id") == answer.headers["x-request-id"]
+    assert error == {
         "code": 400,
+        "reason": "malformed",
         "message": "no photo in the multipart field 'file'; fields: photo",
     }
 

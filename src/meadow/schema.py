@@ -176,7 +176,7 @@ def document(version: str) -> dict[str, Any]:
             "title": "Photo classifier",
             "version": version,
             "description": "Labels photos with calibrated probabilities. Built by Meadow.",
-            "license": {"name": "MIT", "identifier": "MIT"},
+            "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
             "/predict": _post(
