@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import Page, Response, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, sync_playwright
 
 MODULES = Path(__file__).with_name("node_modules")
 DESKTOP, PHONE = (1280, 800), (390, 844)
@@ -57,7 +57,7 @@ class Browser:
             address: an HTML file, or a URL.
             size: of the window, CSS pixels.
             scheme: what the reader prefers.
-            refused: paths on the page's own host that may answer 4xx or 5xx.
+            refused: paths on the page's own host that may answer 4xx, 5xx or not at all.
             context: options of Playwright's new_context, such as `has_touch=True`.
 
         Raises:
@@ -72,24 +72,26 @@ class Browser:
         )
         wrong: list[str] = []
 
-        def answered(response: Response) -> None:
-            if response.status >= 400 and urlsplit(response.url).path not in refused:
-                wrong.append(f"{response.status} for {response.url}")
+        def judge(what: str, address: str, *, well: bool = False) -> None:
+            if not well and urlsplit(address).path not in refused:
+                wrong.append(f"{what}: {address}")
 
         page = opened.new_page()
-        page.on("response", answered)
+        page.on("request", lambda each: judge("leaves", each.url, well=not _left(each.url, url)))
+        page.on("requestfailed", lambda each: judge("failed", each.url))
+        page.on(
+            "response",
+            lambda each: judge(f"status {each.status}", each.url, well=each.status < 400),
+        )
         page.on("pageerror", lambda error: wrong.append(f"uncaught: {error}"))
-        page.on("requestfailed", lambda each: wrong.append(f"failed: {each.url}"))
-        page.on(
-            "request", lambda each: wrong.append(f"leaves: {each.url}")
-            if _elsewhere(each.url, url) else None,
-        )  # fmt: skip
-        page.on(
-            # the browser's own line on a 4xx answer; `answered` has judged that
-            "console", lambda said: wrong.append(f"console: {said.text}")
-            if said.type in {"error", "warning"}
-            and not said.text.startswith("Failed to load resource: the server responded") else None,
-        )  # fmt: skip
+
+        def said(message: ConsoleMessage) -> None:
+            # a failed request is judged above; this is the browser's own line on it
+            own = message.text.startswith("Failed to load resource")
+            if message.type in {"error", "warning"} and not own:
+                wrong.append(f"console: {message.text}")
+
+        page.on("console", said)
         try:
             page.goto(url)
             yield page
@@ -109,7 +111,7 @@ def started() -> Iterator[Browser]:
         chromium.close()
 
 
-def _elsewhere(request: str, page: str) -> bool:
+def _left(request: str, page: str) -> bool:
     asked, own = urlsplit(request), urlsplit(page)
     if asked.scheme in {"data", "blob"}:
         return False

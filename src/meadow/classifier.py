@@ -104,9 +104,24 @@ class Classifier:
 
         Raises:
             PhotoError: not a photo that Meadow takes.
+            ArithmeticError: see `answer`.
 
         """
-        probabilities, distance = self.classify(self.preprocessing(photo)[None])
+        return self.answer(self.preprocessing(photo))
+
+    def answer(self, pixels: NDArray[np.uint8]) -> "Answer":
+        """Classify one preprocessed photo, (size, size, 3).
+
+        Raises:
+            ArithmeticError: the network's output is not finite, or not one row of classes.
+
+        """
+        probabilities, distance = self.classify(pixels[None])
+        if (
+            probabilities.shape != (1, len(self.classes))
+            or not np.isfinite([*probabilities[0], *distance]).all()
+        ):
+            raise ArithmeticError(f"the network answers {probabilities} at {distance}")
         return Answer(
             probabilities=probabilities[0],
             distance=float(distance[0]),

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from meadow import drawn, outputs, prepared, serving, tracking
+from meadow.client import Client
 
 NEXT = """
 Next
@@ -34,6 +35,6 @@ def demo(folder: Path) -> None:
     row = prepared.load().split("test")[0]
     photo = folder / row.path
     print(f"\nThe service is asked about {photo}:")
-    with serving.serving(serving.BENTO) as url:
-        print(json.dumps(serving.ask(url, photo.read_bytes()), indent=2))
+    with serving.serving(serving.BENTO) as url, Client(url) as client:
+        print(json.dumps(client.ask(photo.read_bytes()), indent=2))
     print(NEXT)

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from meadow import outputs, params, requirements, serving
+from meadow.client import Client
 from meadow.errors import MeadowError, run
 
 METRICS = Path("metrics/package.json")
@@ -111,9 +112,9 @@ def compare(bento: Path, photos: Path) -> tuple[int, float]:
     with Path("reports/predictions.csv").open(encoding="utf-8", newline="") as file:
         expected = list(islice(csv.DictReader(file), COMPARED))
     largest = 0.0
-    with serving.serving(bento) as url:
+    with serving.serving(bento) as url, Client(url) as client:
         for record in expected:
-            answer = serving.ask(url, (photos / record["path"]).read_bytes())
+            answer = client.ask((photos / record["path"]).read_bytes())
             for name, p in answer["probabilities"].items():
                 difference = abs(p - float(record[f"p({name})"]))
                 largest = max(largest, difference)

@@ -35,11 +35,12 @@ class PhotoError(ValueError):
         self.reason = reason
 
 
-def opened(data: bytes) -> Image.Image:
+def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a photo file by its header; no pixel is decoded yet.
 
     Args:
         data: the whole file.
+        max_pixels: of width times height.
 
     Raises:
         PhotoError: not a JPEG, PNG or WebP file, too small, or too large.
@@ -48,20 +49,20 @@ def opened(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise PhotoError("too_large", f"more than {MAX_PIXELS:,} pixels") from None
+        raise PhotoError("too_large", f"more than {max_pixels:,} pixels") from None
     except Exception:  # Pillow's readers raise a dozen types on damaged bytes
         if SIGNATURE.match(data):
             raise PhotoError("damaged", "damaged or truncated") from None
         raise PhotoError("format", f"not a {', '.join(FORMATS)} file") from None
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise PhotoError("too_large", f"{width} x {height}: more than {MAX_PIXELS:,} pixels")
+    if width * height > max_pixels:
+        raise PhotoError("too_large", f"{width} x {height}: more than {max_pixels:,} pixels")
     if min(width, height) < MIN_SIDE:
         raise PhotoError("too_small", f"{width} x {height}: a side is under {MIN_SIDE} px")
     return image
 
 
-def decode(data: bytes, at_least: int | None = None) -> Image.Image:
+def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode the bytes of a JPEG, PNG or WebP file to upright RGB.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to
@@ -72,12 +73,13 @@ def decode(data: bytes, at_least: int | None = None) -> Image.Image:
         at_least: if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's scaled
             DCT), as long as both sides stay this many pixels or more: 3 to 4 times faster
             on photos of 12 megapixels.
+        max_pixels: of width times height.
 
     Raises:
         PhotoError: see `opened`; or the file is damaged.
 
     """
-    image = opened(data)
+    image = opened(data, max_pixels)
     if at_least is not None:
         image.draft(None, (at_least, at_least))
     try:
@@ -119,11 +121,12 @@ class Preprocessing:
     size: int
     resize: Literal["squash", "crop"]
 
-    def __call__(self, data: bytes) -> NDArray[np.uint8]:
+    def __call__(self, data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Decode and resize one photo.
 
         Args:
             data: the bytes of a photo file.
+            max_pixels: of width times height.
 
         Returns:
             Pixels, (size, size, 3), RGB, 0 to 255. Mean and standard deviation are applied
@@ -133,7 +136,7 @@ class Preprocessing:
             PhotoError: see `decode`.
 
         """
-        return self.resized(decode(data, self.enough))
+        return self.resized(decode(data, self.enough, max_pixels))
 
     @property
     def enough(self) -> int:
@@ -145,10 +148,14 @@ class Preprocessing:
 
     def resized(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize a decoded RGB photo, antialiased: (size, size, 3), RGB, 0 to 255."""
-        box = None
-        if self.resize == "crop":
-            side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            box = (left, top, left + side, top + side)
-        square = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        area = self.area(image.width, image.height)
+        square = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=area)
         return np.asarray(square)
+
+    def area(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return left, top, right and bottom of what the network sees of a photo, pixels."""
+        if self.resize == "squash":
+            return 0, 0, width, height
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side

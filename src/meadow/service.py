@@ -1,158 +1,168 @@
 """The HTTP service over the trained classifier: `bentoml serve meadow.service:PhotoClassifier`.
 
-It imports neither PyTorch nor DVC nor params.yaml: the model's folder says all it needs.
+It imports neither PyTorch nor DVC nor params.yaml: the model's folder says all it needs. BentoML
+starts and watches the processes and collects the metrics; the routes are Meadow's own, as BentoML's
+cost 1 ms more a request and answer most bad photos with 500 (docs/decisions.md).
 """
 
-import os
-from collections.abc import AsyncGenerator
-from http import HTTPStatus
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import bentoml
 import numpy as np
-from PIL import Image
-from pydantic import BaseModel
-from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
-from meadow.classifier import FOLDER, Classifier
-from meadow.photos import PhotoError
+from meadow import schema, upload
+from meadow.classifier import Classifier
+from meadow.engine import Busy, Engine, Work
+from meadow.explanation import Busy as BusyExplaining
+from meadow.explanation import Explainer
+from meadow.guard import Guard, Routes
+from meadow.photos import FORMATS, MIN_SIDE, PhotoError
+from meadow.refusals import Refused
+from meadow.settings import Settings
+from meadow.telemetry import Telemetry
 
-MAX_BODY = 20 * 2**20  # bytes
 NAME = "photo_classifier"
-# Relative to the working directory: that of the project, or the one inside the Bento.
-MODEL = Path(os.environ.get("MEADOW_MODEL", FOLDER)).resolve()
-STATUS = {
-    "format": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "damaged": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "too_small": HTTPStatus.UNPROCESSABLE_ENTITY,
-    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-}
+PACKAGES = ("bentoml", "numpy", "onnxruntime", "pillow")
+SETTINGS = Settings.read()
+# Relative to the working directory of the import: the project's, or the one inside the Bento.
+MODEL = SETTINGS.model.resolve()
+METRICS = MODEL.parent.parent / "metrics/evaluate.json"  # of the same project as the model
+PAGES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/docs": "docs.html"}
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+HEALTH = frozenset(("/health", "/livez", "/readyz"))
+T = TypeVar("T")
 
 
-class Model(BaseModel):
-    """Which model answered: `version` is the start of the SHA-256 of its network."""
+class Guarded(bentoml.Service[Any]):
+    """A BentoML service whose outermost layer is the guard."""
 
-    name: str
-    version: str
-
-
-class Prediction(BaseModel):
-    """The answer to one photo; the probabilities are calibrated and sum to 1.
-
-    `prediction_set` holds the true class of 95 % (evaluate.coverage) of photos like those that were
-    learned from: one name where the answer is sure, several or none where it is not. A photo that
-    is not `in_distribution` shows something else.
-    """
-
-    label: str
-    confidence: float
-    probabilities: dict[str, float]
-    prediction_set: list[str]
-    in_distribution: bool
-    model: Model
-
-
-class Refused(Exception):  # noqa: N818  # it is an answer, not a fault
-    """A request that gets a 4xx answer."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Upload(bentoml.IODescriptor):
-    """One photo: the multipart field `file`, or the whole body.
-
-    BentoML's own image input answers 500 to most bad photos and fetches URLs that a client names;
-    this one hands on the bytes, or the reason why there are none. The annotation is for the
-    OpenAPI document and BentoML's client.
-    """
-
-    file: Image.Image
-
-    @classmethod
-    async def from_http_request(cls, request: Request, serde: Any) -> "Upload":  # noqa: ARG003
-        """Read the photo's bytes, at most `MAX_BODY`."""
-        photo: bytes | Refused
-        try:
-            photo = await _body(request)
-        except Refused as refused:
-            photo = refused
-        upload: Upload = cls.model_construct(file=photo)
-        return upload
-
-
-async def _body(request: Request) -> bytes:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        return b"".join([chunk async for chunk in _counted(request)])
-    try:
-        parser = MultiPartParser(request.headers, _counted(request), max_files=1, max_fields=4)
-        form = await parser.parse()
-    except (MultiPartException, HTTPException, KeyError, ValueError) as error:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"malformed multipart body: {error}") from None
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        fields = ", ".join(sorted(form)) or "none"
-        raise Refused(
-            HTTPStatus.BAD_REQUEST, f"no photo in the multipart field 'file'; fields: {fields}"
-        )
-    return await file.read()
-
-
-async def _counted(request: Request) -> AsyncGenerator[bytes, None]:
-    total = 0
-    async for chunk in request.stream():
-        total += len(chunk)
-        if total > MAX_BODY:
-            raise Refused(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {MAX_BODY:,} bytes"
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """Return the application that a worker runs."""
+        bento = super().to_asgi(is_main)
+        app: ASGIApp = Guard(SETTINGS, bento, bentoml.get_current_service, HEALTH | {*PAGES})
+        if SETTINGS.cors:
+            headers = ["Authorization", "Content-Type", "X-Request-ID"]
+            app = CORSMiddleware(
+                app, SETTINGS.cors, ("GET", "POST"), headers, expose_headers=["X-Request-ID"]
             )
-        yield chunk
+        return app
 
 
-async def health(_: Request) -> Response:
-    """Answer 200: the process is up and its model is loaded (BentoML listens only then)."""
-    return JSONResponse({"status": "ok"})
-
-
-async def docs(_: Request) -> Response:
-    """Serve the page that describes the service; it loads nothing from elsewhere."""
-    return FileResponse(Path(__file__).with_name("docs.html"))
-
-
-@bentoml.service(name=NAME, threads=4, traffic={"timeout": 30})
-@bentoml.asgi_app(Starlette(routes=[Route("/health", health), Route("/docs", docs)]))
+@bentoml.service(name=NAME, workers=SETTINGS.workers, service_class=Guarded)
 class PhotoClassifier:
     """Labels a photo with one of the classes that the model was trained on."""
 
     def __init__(self) -> None:
         self.classifier = Classifier.load(MODEL)
-        self.model = Model(name=NAME, version=self.classifier.version[:12])
+        self.engine = Engine(
+            self.classifier,
+            threads=SETTINGS.threads,
+            queue=SETTINGS.queue,
+            max_pixels=SETTINGS.max_pixels,
+        )
+        self.explainer = Explainer(self.classifier, SETTINGS.max_pixels)
+        self.telemetry = Telemetry(SETTINGS, self.classifier.classes, self.classifier.version)
+        self.model = schema.Model(name=NAME, version=self.classifier.version[:12])
+        self.described = self._describe().model_dump_json()
+        self.document = schema.document(self.model.version)
+        self.routes: Routes = {
+            "/predict": {"POST": self.predict},
+            "/predict/batch": {"POST": self.predict_batch},
+            "/explain": {"POST": self.explain},
+            "/model": {"GET": self.describe},
+            "/docs.json": {"GET": self.openapi},
+            **{path: {"GET": self.health} for path in HEALTH},
+            **{path: {"GET": page(name)} for path, name in PAGES.items()},
+        }
+        self.engine.warm_up()
 
-    @bentoml.api(route="/predict", input_spec=Upload)
-    def predict(self, file: Any) -> Prediction:
-        """Classify one photo: JPEG, PNG or WebP, as multipart field `file` or as the body."""
+    @bentoml.on_shutdown
+    def end(self) -> None:
+        """Write what is left of the logs."""
+        self.telemetry.writer.close()
+
+    async def predict(self, request: Request) -> Response:
+        """Classify one photo."""
+        top_k = self._top_k(request)
+        photo = await upload.one(request, SETTINGS.timeout)
+        self.telemetry.batch.observe(1)
+        work = await _while_connected(request, self._classified(photo))
+        return _json(self._prediction(request, photo, work, top_k).model_dump_json())
+
+    async def predict_batch(self, request: Request) -> Response:
+        """Classify several photos; a bad one gets an error in its place."""
+        top_k = self._top_k(request)
+        photos = await upload.several(request, SETTINGS.timeout)
+        self.telemetry.batch.observe(len(photos))
         try:
-            if isinstance(file, Refused):
-                raise file
-            answer = self.classifier.predict(file)
-        except PhotoError as error:
-            return _error(STATUS[error.reason], str(error))  # type: ignore[no-any-return]
-        except Refused as refused:
-            return _error(refused.status, str(refused))  # type: ignore[no-any-return]
-        classes, best = self.classifier.classes, int(np.argmax(answer.probabilities))
-        return Prediction(
+            self.engine.admit(len(photos))
+        except Busy as busy:
+            raise Refused("busy", str(busy)) from None
+        works = await _while_connected(
+            request, asyncio.gather(*map(self._classified, photos), return_exceptions=True)
+        )
+        answers: list[schema.Prediction | schema.Error] = []
+        for photo, work in zip(photos, works, strict=True):
+            if isinstance(work, Work):
+                answers.append(self._prediction(request, photo, work, top_k))
+            elif isinstance(work, Refused):
+                self.telemetry.rejects[work.reason].inc()
+                answers.append(schema.Error.model_validate(work.body(request.state.id)))
+            else:
+                raise work
+        return _json(schema.Batch(predictions=answers).model_dump_json())
+
+    async def explain(self, request: Request) -> Response:
+        """Show what the answer to one photo rests on."""
+        photo = await upload.one(request, SETTINGS.timeout)
+        found = await _while_connected(request, _refusing(self.explainer.explain(photo)))
+        explained = schema.Explained(
+            label=self.classifier.classes[found.best],
+            confidence=float(found.probabilities[found.best]),
+            least_confidence=found.least,
+            heat=found.heat.round(3).tolist(),
+            area=found.area,
+            model=self.model,
+        )
+        return _json(explained.model_dump_json())
+
+    async def describe(self, _: Request) -> Response:
+        """Describe the model."""
+        return _json(self.described)
+
+    async def openapi(self, _: Request) -> Response:
+        """Describe the service."""
+        return JSONResponse(self.document)
+
+    async def health(self, _: Request) -> Response:
+        """Answer: the model is checked and warm, or BentoML would not listen yet."""
+        return JSONResponse({"status": "ok"})
+
+    async def _classified(self, photo: bytes) -> Work:
+        return await _refusing(self.engine.classify(photo))
+
+    def _prediction(
+        self, request: Request, photo: bytes, work: Work, top_k: int
+    ) -> schema.Prediction:
+        answer, classes = work.answer, self.classifier.classes
+        best = int(np.argmax(answer.probabilities))
+        self.telemetry.prediction(work, best, request.state.id, len(photo))
+        named = list(zip(classes, answer.probabilities.tolist(), strict=True))
+        if top_k:
+            named = sorted(named, key=lambda each: -each[1])[:top_k]
+        return schema.Prediction(
             label=classes[best],
             confidence=float(answer.probabilities[best]),
-            probabilities=dict(zip(classes, answer.probabilities.tolist(), strict=True)),
+            probabilities=dict(named),
             prediction_set=[
                 name for name, held in zip(classes, answer.prediction_set, strict=True) if held
             ],
@@ -160,9 +170,85 @@ class PhotoClassifier:
             model=self.model,
         )
 
+    def _top_k(self, request: Request) -> int:
+        given = request.query_params.get("top_k")
+        if given is None:
+            return 0
+        if not (given.isascii() and given.isdigit() and 0 < int(given[:9]) <= 10**6):
+            raise Refused("parameter", f"top_k={given[:20]!r} is not 1 or more")
+        return int(given)
 
-def _error(status: HTTPStatus, message: str) -> Any:
-    """Answer with an error; BentoML sends a Response as it is."""
-    return JSONResponse(
-        {"error": {"code": status.value, "message": message}}, status_code=status.value
-    )
+    def _describe(self) -> schema.Described:
+        kept = ("classes", "preprocessing", "sha256")
+        about = self.classifier.about
+        try:
+            metrics = json.loads(METRICS.read_text("utf-8"))
+        except FileNotFoundError:
+            metrics = None
+        return schema.Described(
+            name=NAME,
+            version=self.model.version,
+            sha256=self.classifier.version,
+            classes=list(self.classifier.classes),
+            input=schema.Input(
+                formats=list(FORMATS),
+                max_bytes=SETTINGS.max_body,
+                max_pixels=SETTINGS.max_pixels,
+                min_side=MIN_SIDE,
+                size=self.classifier.preprocessing.size,
+                resize=self.classifier.preprocessing.resize,
+            ),
+            about={key: value for key, value in about.items() if key not in kept},
+            metrics=metrics,
+            versions={name: version(name) for name in PACKAGES},
+        )
+
+
+def page(name: str) -> Callable[[Request], Awaitable[Response]]:
+    """Serve a file that lies beside this one; it may load nothing from elsewhere."""
+    file = Path(__file__).with_name(name)
+    content = file.read_bytes()
+    headers = {
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+            " img-src 'self' blob: data:; base-uri 'none'; form-action 'none';"
+            " frame-ancestors 'none'"
+        ),
+    }
+
+    async def send(_: Request) -> Response:
+        return Response(content, headers=headers, media_type=KINDS[file.suffix])
+
+    return send
+
+
+async def _refusing(work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except PhotoError as error:
+        raise Refused(error.reason, str(error)) from None
+    except (Busy, BusyExplaining) as busy:
+        raise Refused("busy", str(busy)) from None
+
+
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Await the work, and drop it when its client goes away or time is up."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # the body is read: only the end can come
+    try:
+        await asyncio.wait(
+            (task, gone), timeout=SETTINGS.timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise Refused("gone", "the client went away")
+        raise Refused("timeout", f"no answer within {SETTINGS.timeout:g} s")
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")

@@ -1,7 +1,6 @@
-"""Start `bentoml serve`, ask it, stop it: for package's comparison, the demo and the tests."""
+"""Start `bentoml serve` and stop it: for package's comparison, the demo and the tests."""
 
 import ctypes
-import json
 import os
 import signal
 import socket
@@ -9,12 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from meadow.errors import MeadowError
 
@@ -71,28 +68,6 @@ def serving(target: str | Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 os.killpg(server.pid, signal.SIGKILL)  # the workers too
                 server.wait()
-
-
-def ask(url: str, photo: bytes) -> dict[str, Any]:
-    """Send the bytes of one photo to a service; return its answer.
-
-    Raises:
-        MeadowError: the service refuses the photo, or cannot be reached.
-
-    """
-    request = urllib.request.Request(  # noqa: S310  # the caller's own service
-        f"{url}/predict", photo, {"Content-Type": "application/octet-stream"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-            answer: dict[str, Any] = json.load(response)
-            return answer
-    except urllib.error.HTTPError as error:
-        raise MeadowError(f"{url} answers {error.code}: {error.read().decode()}") from None
-    except OSError as error:
-        raise MeadowError(
-            f"{url} cannot be reached: {error}. Start it with `make serve`."
-        ) from None
 
 
 def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:

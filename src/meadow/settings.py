@@ -1,0 +1,76 @@
+"""The settings of the service: `MEADOW_*` in the environment, read once, at the start."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from meadow.errors import MeadowError
+
+PREFIX = "MEADOW_"
+
+
+class Settings(BaseModel):
+    """Limits and switches; the field `max_body` is `MEADOW_MAX_BODY`."""
+
+    model_config = ConfigDict(frozen=True, strict=False)
+
+    model: Path = Field(Path("models/classifier"), description="folder of the model")
+    workers: int = Field(1, ge=1, le=64, description="processes; each loads the model")
+    threads: int = Field(0, ge=0, le=256, description="photos in work at once; 0: usable cores")
+    queue: int = Field(48, ge=1, le=10_000, description="photos that may wait; more get 429")
+    timeout: float = Field(30, gt=0, le=3600, description="seconds for body, and for answer")
+    max_body: int = Field(20 * 2**20, ge=1024, description="bytes of a request's body")
+    max_held: int = Field(256 * 2**20, ge=1024, description="bytes of all bodies; more get 503")
+    max_pixels: int = Field(40_000_000, ge=64, le=10**9, description="pixels of a photo")
+    api_key: str = Field("", description="what `Authorization: Bearer` must say; empty: open")
+    rate: int = Field(0, ge=0, description="requests a minute of one client; 0: no limit")
+    cors: tuple[str, ...] = Field((), description="origins that may ask, with commas; none")
+    access_log: bool = Field(default=True, description="a JSON line a request on stdout")
+    events: Path | None = Field(None, description="file of prediction events; none")
+    events_size: int = Field(10 * 2**20, ge=1024, description="bytes of one such file; 5 are kept")
+
+    @field_validator("cors", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("cors")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not origin.startswith(("http://", "https://")):
+                raise ValueError(f"{origin!r} is no origin such as https://example.org")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, value: str) -> str:
+        if not value.isascii() or not value.isprintable() or value != value.strip():
+            raise ValueError("a header can hold printable ASCII alone, without spaces around it")
+        return value
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read them.
+
+        Raises:
+            MeadowError: a value is not allowed; the message says which, and what is.
+
+        """
+        names = {name: PREFIX + name.upper() for name in cls.model_fields}
+        given = {field: environment[name] for field, name in names.items() if name in environment}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = str(first["loc"][0])
+            value = "..." if field == "api_key" else repr(given[field])
+            raise MeadowError(
+                f"{names[field]}={value}: {first['msg']} ({cls.model_fields[field].description})."
+                " docs/serving.md lists the settings."
+            ) from None

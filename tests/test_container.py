@@ -1,0 +1,131 @@
+"""The Dockerfile, where there is no Docker: linted, and its steps run in a fresh environment."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meadow import serving
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "deploy/Dockerfile"
+TEXT = re.sub(r"^#.*\n", "", FILE.read_text(), flags=re.MULTILINE).replace("\\\n", "")
+STEPS = [line.partition(" ")[::2] for line in TEXT.splitlines() if line]
+LARGEST = 300  # MB
+
+
+def steps(kind: str) -> list[str]:
+    return [text.strip() for name, text in STEPS if name == kind]
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    """Not even a hint."""
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, FILE], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_last_stage_is_lean_and_humble() -> None:
+    """It has no step that could add a compiler, its base is pinned, its user is not root."""
+    last = STEPS[max(i for i, (name, _) in enumerate(STEPS) if name == "FROM") :]
+
+    assert all("@sha256:" in base for base in steps("FROM"))
+    assert len({base.partition(" ")[0] for base in steps("FROM")}) == 1
+    assert "RUN" not in [name for name, _ in last]
+    assert ("USER", "1000:1000") in last
+    assert "/readyz" in dict(last)["HEALTHCHECK"]
+
+
+@pytest.fixture(scope="module")
+def image(packaged: Path) -> Iterator[Path]:
+    """Do what the Dockerfile says in a folder that stands for the image's root."""
+    # not in /tmp, which the container hides under a tmpfs
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as temporary:
+        root = Path(temporary)
+        root.chmod(0o755)
+        for text in steps("COPY"):
+            *options, source, target = text.split()
+            if not options:
+                place = root / target.strip("/")
+                if (packaged / serving.BENTO / source).is_dir():
+                    shutil.copytree(packaged / serving.BENTO / source, place, dirs_exist_ok=True)
+                else:
+                    shutil.copy(packaged / serving.BENTO / source, place)
+        for step in steps("RUN"):
+            step = re.sub(r"--mount=\S+", "", step)  # BuildKit's
+            subprocess.run(["sh", "-ec", moved(step, root)], check=True, capture_output=True)
+        subprocess.run(["chmod", "-R", "a+rX", root], check=True)
+        yield root
+
+
+def moved(text: str, root: Path) -> str:
+    """Have the paths of the image lie under another root."""
+    return re.sub(r"/(venv|bento|requirements\.txt)\b", rf"{root}/\1", text)
+
+
+@pytest.mark.slow
+def test_the_environment_has_what_it_needs_and_no_more(image: Path) -> None:
+    """No PyTorch, no DVC, no installer; its size is bounded."""
+    packages = {each.name.lower() for each in (image / "venv").glob("lib/*/site-packages/*")}
+    size = sum(file.lstat().st_size for file in (image / "venv").rglob("*") if file.is_file())
+
+    assert {"bentoml", "onnxruntime", "pil", "numpy"} <= packages
+    assert not {"torch", "torchvision", "dvc", "onnx", "pip", "setuptools", "uv"} & packages
+    assert size < LARGEST * 10**6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may lock a process out of the file system")
+def test_it_serves_as_nobody_with_a_read_only_root(image: Path, tmp_path: Path) -> None:
+    """The command, the environment, the user and the health check are those of the Dockerfile."""
+    ours = shlex.split(moved(" ".join(steps("ENV")), image))
+    environment = dict(each.split("=", 1) for each in ours)
+    environment["PATH"] = environment["PATH"].replace("$PATH", "/usr/bin:/bin")
+    command = json.loads(moved(steps("CMD")[0], image))
+    port = serving._free_port()
+    command[command.index("--port") + 1] = port
+    (health,) = re.findall(r"CMD (\[.*\])", steps("HEALTHCHECK")[0])
+    check = json.loads(health.replace(":3000", f":{port}"))
+    user, group = steps("USER")[0].split(":")
+    # The Python of the tests may lie where only root can look: it is shown at the same path.
+    python = Path(sys.base_prefix)
+    top = Path("/", python.parts[1])
+    inside = (
+        f"mount -t tmpfs none /tmp"
+        f" && mkdir /tmp/python && mount --bind {python} /tmp/python"
+        f" && if [ {top} != /usr ]; then mount -t tmpfs -o mode=755 none {top}"
+        f" && mkdir -p {python} && mount --bind /tmp/python {python}; fi"
+        f" && umount /tmp/python && chmod 1777 /tmp && mount -o remount,ro,bind / && cd /tmp"
+        f" && exec setpriv --reuid {user} --regid {group} --clear-groups --no-new-privs"
+        f" --bounding-set=-all --inh-caps=-all {shlex.join(command)}"
+    )
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-ec", inside], env=environment, stdout=file, stderr=file
+        )
+    try:
+        done = None
+        for _ in range(100):
+            done = subprocess.run(
+                [image / "venv/bin/python", *check[1:]],
+                env=environment, capture_output=True, check=False,
+            )  # fmt: skip
+            if done.returncode == 0 or server.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert done is not None
+        assert done.returncode == 0, log.read_text()[-3000:] + done.stderr.decode()[-500:]
+    finally:
+        server.terminate()
+        assert server.wait(30) in (0, -15), log.read_text()[-3000:]

@@ -1,0 +1,277 @@
+"""What a service meets in the wild: it answers as it should, or the client is gone."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from bad_photos import GOOD, MULTIPART, Call, calls, files, mutated, part
+from PIL import Image
+from toys import encoded
+
+from meadow import serving
+from meadow.errors import MeadowError
+from meadow.photos import PhotoError, Preprocessing
+from meadow.settings import Settings
+
+pytestmark = pytest.mark.slow
+STATUS = {"format": 415, "damaged": 422, "too_small": 422, "too_large": 413}
+DOORS = {
+    "body": lambda data: (data, {"Content-Type": "application/octet-stream"}),
+    "field": lambda data: (part(data), MULTIPART),
+}
+
+
+@contextmanager
+def started(bento: Path, **settings: str) -> Iterator[tuple[httpx.Client, psutil.Process]]:
+    """Serve a Bento; give a client, and the first of its processes."""
+    before = set(psutil.Process().children())
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            url = stack.enter_context(serving.serving(bento))
+        client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
+        (process,) = set(psutil.Process().children()) - before
+        yield client, process
+
+
+@pytest.fixture(scope="module")
+def client(packaged: Path) -> Iterator[httpx.Client]:
+    """Talk to a service that all tests but the last ones share."""
+    with started(packaged / serving.BENTO) as (client, _):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def strict(packaged: Path) -> Iterator[httpx.Client]:
+    """Talk to one with a short line and little patience."""
+    with started(packaged / serving.BENTO, MEADOW_TIMEOUT="1", MEADOW_QUEUE="2") as (client, _):
+        yield client
+
+
+def test_there_are_enough_bad_files() -> None:
+    """And each has a name of its own."""
+    assert len([name for name, (_, status) in files().items() if status != 200]) >= 60
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_each_file_gets_its_status(client: httpx.Client, door: str) -> None:
+    """By either door, and an error says so in the one shape that errors have."""
+
+    def ask(item: tuple[str, tuple[bytes, int]]) -> tuple[str, int, int] | None:
+        name, (data, status) = item
+        body, headers = DOORS[door](data)
+        answer = client.post("/predict", content=body, headers=headers)
+        right = answer.status_code == status and well_formed(answer)
+        return None if right else (name, status, answer.status_code)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [each for each in pool.map(ask, files().items()) if each] == []
+
+
+@pytest.mark.parametrize("call", list(calls(Settings().max_body)), ids=lambda call: call.name[:40])
+def test_each_call_gets_its_status(client: httpx.Client, call: Call) -> None:
+    """Wrong methods, addresses, content types and multipart bodies."""
+    answer = client.request(call.method, call.path, content=call.body, headers=call.headers)
+
+    assert answer.status_code == call.status, answer.text
+    assert call.method == "HEAD" or well_formed(answer), answer.text
+
+
+def well_formed(answer: httpx.Response) -> bool:
+    """Tell whether it is a prediction, or an error with code, message and request id."""
+    content = answer.json()
+    if answer.status_code == 200:
+        return "label" in content
+    error = content["error"]
+    return (
+        list(content) == ["error"]
+        and error["code"] == answer.status_code
+        and isinstance(error["message"], str)
+        and error["request_id"] == answer.headers["x-request-id"]
+    )
+
+
+def test_ten_thousand_mutated_photos_are_answered_or_refused(client: httpx.Client) -> None:
+    """Each as the photo's own code says, 16 in a request; a bad one spoils no other."""
+    see = Preprocessing(32, "squash")
+
+    def expected(data: bytes) -> int:
+        try:
+            see(data)
+        except PhotoError as error:
+            return STATUS[error.reason]
+        return 200
+
+    def ask(first: int) -> list[tuple[int, int, int]]:
+        photos = [mutated(number) for number in range(first, first + 16)]
+        fields = [("files", ("x", data)) for data in photos]
+        answer = client.post("/predict/batch", files=fields)
+        assert answer.status_code == 200, (first, answer.text)
+        got = [each.get("error", {"code": 200})["code"] for each in answer.json()["predictions"]]
+        return [
+            (first + i, want, each)
+            for i, (want, each) in enumerate(zip(map(expected, photos), got, strict=True))
+            if want != each
+        ]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [wrong for all_ in pool.map(ask, range(0, 10_000, 16)) for wrong in all_] == []
+
+
+def test_the_document_and_the_service_agree(client: httpx.Client, tmp_path: Path) -> None:
+    """Schemathesis makes requests from the OpenAPI document and checks the answers by it."""
+    command = [
+        Path(sys.executable).with_name("schemathesis"), "run", f"{client.base_url}/docs.json",
+        "--max-examples", "15", "--seed", "1", "--no-color", "--generation-database", "none",
+        "--exclude-checks", "positive_data_acceptance",  # a random body is no photo
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+@contextmanager
+def connections(client: httpx.Client, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
+    """Open some connections that send this much and no more."""
+    address = (client.base_url.host, client.base_url.port)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
+        for each in opened:
+            each.sendall(sent)
+        yield opened
+
+
+HALF_HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Le"
+HALF_BODY = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n\xff\xd8\xff"
+
+
+def test_idle_and_half_sent_connections_disturb_nobody(client: httpx.Client) -> None:
+    """200 idle ones, 50 in the middle of the head, 50 in the middle of the body."""
+    with (
+        connections(client, 200, b""),
+        connections(client, 50, HALF_HEAD),
+        connections(client, 50, HALF_BODY),
+    ):
+        slowest = 0.0
+        for _ in range(20):
+            answer = client.post("/predict", content=GOOD)
+            slowest = max(slowest, answer.elapsed.total_seconds())
+            assert answer.status_code == 200
+    assert slowest < 1
+    assert client.get("/readyz").status_code == 200
+
+
+def test_a_body_that_does_not_come_is_waited_for_so_long(strict: httpx.Client) -> None:
+    """A second here; then 408."""
+    with connections(strict, 1, HALF_BODY) as (connection,):
+        connection.settimeout(5)
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # somebody tries TLS
+        b"hello\r\n\r\n",
+        b"GET /\r\nX: y\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
+    ],
+    ids=lambda sent: repr(sent[:30]),
+)
+def test_what_is_not_http_is_refused(client: httpx.Client, sent: bytes) -> None:
+    """With a 4xx, or the connection is closed."""
+    with connections(client, 1, b"") as (connection,):
+        connection.settimeout(5)
+        try:
+            connection.sendall(sent)
+            answer = connection.recv(100)
+        except ConnectionError:
+            answer = b""
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
+
+
+def test_a_full_line_is_said_to_be(strict: httpx.Client) -> None:
+    """429 at once, with Retry-After, and what was accepted is answered."""
+    photo = encoded(Image.new("RGB", (2000, 2000)), "PNG")
+
+    def ask(_: int) -> httpx.Response:
+        return httpx.post(f"{strict.base_url}/predict", content=photo, timeout=30)
+
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, range(48)))
+    shed = [answer for answer in answers if answer.status_code == 429]
+
+    assert Counter(answer.status_code for answer in answers).keys() == {200, 429}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in shed)
+    assert strict.post("/predict", content=photo).status_code == 200
+
+
+def test_sigterm_loses_no_accepted_request(packaged: Path) -> None:
+    """All that were under way are answered, then the process ends by itself."""
+    photo = encoded(Image.new("RGB", (4000, 4000)), "PNG")
+    with started(packaged / serving.BENTO) as (client, process):
+        url = f"{client.base_url}/predict"
+        with ThreadPoolExecutor(12) as pool:
+            under_way = [pool.submit(httpx.post, url, content=photo, timeout=60) for _ in range(12)]
+            time.sleep(0.3)
+            assert not all(each.done() for each in under_way)
+            process.send_signal(signal.SIGTERM)
+            assert [each.result().status_code for each in under_way] == [200] * 12
+        process.wait(10)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{client.base_url}/readyz")
+
+
+def test_a_killed_worker_is_replaced(packaged: Path) -> None:
+    """As the kernel kills one that takes too much memory."""
+    with started(packaged / serving.BENTO) as (client, process):
+        (worker,) = process.children()
+        worker.kill()
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            try:
+                if httpx.post(f"{client.base_url}/predict", content=GOOD).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        assert process.children() != [worker]
+        assert client.post("/predict", content=GOOD).status_code == 200
+
+
+def test_a_corrupt_model_never_becomes_ready(
+    packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bit of it is enough; and it says why."""
+    bento = shutil.copytree(packaged / serving.BENTO, tmp_path / "bento")
+    network = bento / "src/models/classifier/model.onnx"
+    data = bytearray(network.read_bytes())
+    data[-100] ^= 1
+    network.write_bytes(data)
+    monkeypatch.setattr(serving, "READY_WITHIN", 6)  # seconds; a good one needs 2
+    with pytest.raises(MeadowError, match="is damaged: its SHA-256"), serving.serving(bento):
+        pass
+
+
+def test_nothing_of_all_this_was_a_fault_of_the_service(client: httpx.Client) -> None:
+    """By its own count; it is the last test."""
+    text = client.get("/metrics").text
+    faults = [line for line in text.splitlines() if 'reason="fault"' in line or 'status="5' in line]
+
+    assert [line for line in faults if not line.endswith(" 0.0")] == []
+    assert json.loads(client.get("/readyz").text) == {"status": "ok"}
