@@ -46,13 +46,13 @@ function verdict(answer) {
     return {
       kind: "unsure",
       title: "Not sure",
-      sure: `No class fits well enough. ${label} comes closest, with ${percent(confidence)}.`,
+      sure: `No class fits well enough; the closest is ${label}, with ${percent(confidence)}.`,
     };
   }
   return {
     kind: "unsure",
     title: set.length <= 3 ? `Not sure: ${list(set)}` : `Not sure: one of ${set.length} classes`,
-    sure: `More than one class is likely. ${label} comes first, with ${percent(confidence)}.`,
+    sure: `More than one class is likely; first comes ${label}, with ${percent(confidence)}.`,
   };
 }
 
