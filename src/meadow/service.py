@@ -35,7 +35,7 @@ PACKAGES = ("bentoml", "numpy", "onnxruntime", "pillow")
 SETTINGS = Settings.read()
 # Relative to the working directory of the import: the project's, or the one inside the Bento.
 MODEL = SETTINGS.model.resolve()
-METRICS = Path("metrics/evaluate.json").resolve()
+METRICS = MODEL.parent.parent / "metrics/evaluate.json"  # of the same project as the model
 PAGES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/docs": "docs.html"}
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HEALTH = frozenset(("/health", "/livez", "/readyz"))
