@@ -1,7 +1,9 @@
 import csv
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -116,6 +118,81 @@ def test_two_files_are_one_too_many(client: httpx.Client) -> None:
     assert client.post("/predict", files=files).status_code == 400
 
 
+def test_a_batch_has_an_answer_or_an_error_for_each(client: httpx.Client) -> None:
+    """In order, and each is what the photo gets alone."""
+    bodies = [GOOD, b"hello", encoded(photo(2)), GOOD[:300]]
+    files = [("files", (f"{i}.jpg", body)) for i, body in enumerate(bodies)]
+    answer = client.post("/predict/batch", files=files)
+    found = answer.json()["predictions"]
+
+    assert answer.status_code == 200
+    assert found[0] == client.post("/predict", content=GOOD).json()
+    assert found[2] == client.post("/predict", content=bodies[2]).json()
+    assert [each.get("error", {}).get("code") for each in found] == [None, 415, None, 422]
+
+
+def test_a_batch_has_one_to_16_photos(client: httpx.Client) -> None:
+    """More are refused as a whole, and so is another kind of body."""
+    files = [("files", (f"{i}.jpg", GOOD)) for i in range(17)]
+
+    assert client.post("/predict/batch", files=files[:16]).status_code == 200
+    for wrong in ({"files": files}, {"files": {"file": GOOD}}, {"content": GOOD}):
+        assert client.post("/predict/batch", **wrong).status_code == 400
+
+
+def test_top_k_are_the_most_probable(client: httpx.Client) -> None:
+    """Highest first; more than there are is all of them."""
+    whole = client.post("/predict", content=GOOD).json()
+    for k, expected in (("1", 1), ("2", 2), ("99", 2)):
+        answer = client.post("/predict", content=GOOD, params={"top_k": k}).json()
+        p = answer["probabilities"]
+        assert len(p) == expected
+        assert list(p) == sorted(p, key=lambda name: -p[name])
+        assert p.items() <= whole["probabilities"].items()
+    for wrong in ("0", "-1", "two", "", "1.5", "²"):
+        assert client.post("/predict", content=GOOD, params={"top_k": wrong}).status_code == 400
+
+
+def test_the_model_describes_itself(client: httpx.Client, built: Path) -> None:
+    """What it takes, how good it is, and which bytes it is."""
+    model = client.get("/model").json()
+
+    assert model["classes"] == ["gold", "moss"]
+    assert (
+        model["sha256"] == sha256((built / "models/classifier/model.onnx").read_bytes()).hexdigest()
+    )
+    assert model["input"]["size"] == 32
+    assert model["metrics"] == json.loads((built / "metrics/evaluate.json").read_text())
+    assert model["versions"].keys() == {"bentoml", "numpy", "onnxruntime", "pillow"}
+
+
+def test_metrics_tell_what_was_answered(client: httpx.Client) -> None:
+    """And have the same series after a scan of random addresses."""
+
+    def series() -> dict[str, str]:
+        lines = client.get("/metrics").text.splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines if line.startswith("meadow_"))
+
+    client.post("/predict", content=b"hello")
+    client.get("/no-such")
+    series()  # which is one of its own
+    before = series()
+    client.post("/predict", content=GOOD)
+    client.post("/predict", content=b"hello")
+    for i in range(50):
+        client.get(f"/{i}")
+    after = series()
+
+    def grown(name: str) -> float:
+        return float(after[name]) - float(before.get(name, 0))
+
+    assert after.keys() == before.keys()
+    assert grown('meadow_requests_total{route="other",status="404"}') == 50
+    assert grown('meadow_rejects_total{reason="format"}') == 1
+    assert grown('meadow_phase_seconds_count{phase="network"}') == 1
+    assert sum(grown(name) for name in after if "predictions_total" in name) == 1
+
+
 def test_a_photo_on_its_side_is_seen_upright(client: httpx.Client) -> None:
     """Phones store photos lying; the service sees what evaluate sees."""
     upright = photo(5)
@@ -135,7 +212,8 @@ def test_the_other_addresses_answer(client: httpx.Client) -> None:
     for path in ("/health", "/docs", "/docs.json", "/livez", "/readyz", "/metrics"):
         assert client.get(path).status_code == 200, path
     assert client.get("/health").json() == {"status": "ok"}
-    assert "/predict" in client.get("/docs.json").json()["paths"]
+    for path in client.get("/docs.json").json()["paths"]:
+        assert client.get(path).status_code in (200, 405), path
 
 
 def test_the_pages_load_nothing_from_elsewhere(client: httpx.Client) -> None:
