@@ -279,8 +279,8 @@ def rates(bodies: list[bytes], rounds: int = 3, seconds: float = 4) -> None:
                 for connections in (8, 32):
                     cpu = server.cpu()
                     load = attack(server, bodies, seconds, connections=connections)
-                    assert (load.status == 200).all(), f"{server.name}: {set(load.status)}"
-                    n = len(load.status)
+                    n = (load.status == 200).sum()  # an overloaded rival lets some wait too long
+                    assert server.name != OURS or n == len(load.status), set(load.status)
                     found.setdefault((server.name, connections), []).append(
                         (
                             load.rate,

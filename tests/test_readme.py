@@ -8,6 +8,7 @@ import pytest
 
 from meadow import photo_set, photos
 from meadow.cli import _parser
+from meadow.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -58,5 +59,6 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
     assert f"at most {photos.MAX_PIXELS // 10**6} megapixels" in README
     assert f"2 to {photo_set.MAX_CLASSES} classes" in README
     page = (ROOT / "src/meadow/docs.html").read_text()
-    assert "MAX_BODY = 20 * 2**20" in (ROOT / "src/meadow/service.py").read_text()
-    assert f"at most 20 MiB and {photos.MAX_PIXELS // 10**6}" in page
+    assert (settings := Settings()).max_body == 20 * 2**20
+    assert settings.max_pixels == photos.MAX_PIXELS
+    assert f"20&nbsp;MiB and {photos.MAX_PIXELS // 10**6}&nbsp;megapixels" in page

@@ -96,7 +96,7 @@ class Guard:
             self._authorize(request)
             self.rates.take(request.client.host if request.client else "")
         length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length[:20]) > self.settings.max_body:
+        if length.isdecimal() and int(length[:20]) > self.settings.max_body:
             raise self.too_large()
         return await methods[method](request)
 
