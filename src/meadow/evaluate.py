@@ -1,11 +1,12 @@
 """Measure the served classifier on the test photos, which nothing else reads.
 
-Reads:  models/classifier/, data/prepared/, the test photos (data.dir), metrics/released.csv,
-        section `evaluate` of params.yaml.
+Reads:  models/classifier/, data/prepared/, metrics/train/, the test photos (data.dir),
+        metrics/released.csv, section `evaluate` of params.yaml.
 Writes: metrics/evaluate.json, metrics/gate.json, metrics/plots/ (confusion.csv, roc.csv,
-        reliability.csv), and reports/ (predictions.csv, classes.csv, mistakes.png, and for a probe
-        review.csv and review.png: labels of train and val photos that may be wrong. Finetune has
-        no probabilities out of fold to judge them by, and so no such list).
+        reliability.csv, abstention.csv), and reports/ (report.html, predictions.csv, classes.csv,
+        mistakes.png, and for a probe review.csv and review.png: labels of train and val photos
+        that may be wrong. Finetune has no probabilities out of fold to judge them by, and so no
+        such list).
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from meadow import (
     parallel,
     params,
     prepared,
+    report,
     reports,
     review,
     scores,
@@ -32,6 +34,7 @@ from meadow import (
 from meadow.classifier import Answer, Classifier
 from meadow.errors import MeadowError, run
 from meadow.prepared import Prepared, Row
+from meadow.report import Findings, Judged
 
 METRICS = Path("metrics/evaluate.json")
 GATE = Path("metrics/gate.json")
@@ -61,6 +64,19 @@ def evaluate() -> None:
         found = scores.summary(out_of_fold, ready.targets(others))
         figures |= {f"cv_{name}": value for name, value in found.items()} | {"cv_n": len(others)}
 
+    verdict = gate.verdict(figures, rows, probabilities, targets, p)
+    seen = Judged(others, out_of_fold, ready.targets(others)) if probe else None
+    findings = Findings(
+        model=model,
+        ready=ready,
+        figures=figures,
+        verdict=verdict,
+        test=Judged(rows, probabilities, targets),
+        answers=answers,
+        out_of_fold=seen,
+        limits=p.model_dump(),
+        read=partial(read, folder),
+    )
     reports.write_plots(probabilities, targets, model.classes)
     with outputs.whole(reports.FOLDER) as out:
         out.mkdir()
@@ -69,7 +85,8 @@ def evaluate() -> None:
         reports.write_mistakes(out, folder, rows, probabilities, model.classes)
         if probe:
             review.write(out, others, out_of_fold, model.classes, partial(read, folder))
-    outputs.write_json(GATE, gate.verdict(figures, rows, probabilities, targets, p))
+        report.write(out, findings)
+    outputs.write_json(GATE, verdict)
     outputs.write_json(METRICS, figures)
 
 

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -45,6 +46,11 @@ svg { display: block; width: 100%; height: auto; }
 svg rect { fill: var(--bar); }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg line { stroke: var(--line); }
+svg polyline { fill: none; stroke: var(--bar); stroke-width: 2; stroke-linejoin: round; }
+svg .second { stroke: var(--warn); stroke-dasharray: 6 4; }
+svg .even { stroke-dasharray: 2 4; }
+svg .range { stroke: var(--bar); stroke-width: 2; }
+svg circle { fill: var(--bar); }
 @media print { :root { --paper: #fff; --card: #fff; } body { max-width: none; }
   figure, tr { break-inside: avoid; } }
 """
@@ -113,6 +119,86 @@ def histogram(name: str, counts: Sequence[int], low: str, high: str, words: str)
         f'<text x="0" y="{tall + 14}">{text(low)}</text>'
         f'<text x="{wide}" y="{tall + 14}" text-anchor="end">{text(high)}</text></svg>'
         f"<figcaption>{text(name)}\n{text(words)}</figcaption></figure>"
+    )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a chart: its name, its ends, and how a number on it is written."""
+
+    name: str
+    low: float
+    high: float
+    form: str = ".0%"
+
+
+def chart(
+    name: str,
+    words: str,
+    x: Axis,
+    y: Axis,
+    lines: Sequence[Sequence[tuple[float, float]]],
+    ranges: Sequence[tuple[float, float, float, float]] = (),
+    *,
+    diagonal: bool = False,
+) -> str:
+    """Return a line chart.
+
+    Args:
+        name: above it.
+        words: what it says, for those who do not see it as well.
+        x: axis to the right.
+        y: axis upwards.
+        lines: points (x, y) of one line, or of two; the second is dashed.
+        ranges: points with an interval, (x, y, low, high).
+        diagonal: whether to draw where y is x.
+
+    """
+    left, right, top, bottom = 44, 312, 10, 214
+
+    def at(point: tuple[float, float]) -> tuple[float, float]:
+        across, up = (
+            (min(max(value, axis.low), axis.high) - axis.low) / (axis.high - axis.low or 1)
+            for value, axis in zip(point, (x, y), strict=True)
+        )
+        return left + across * (right - left), bottom - up * (bottom - top)
+
+    parts = []
+    for axis in (x, y):
+        for value in (axis.low, (axis.low + axis.high) / 2, axis.high):
+            written = text(format(value, axis.form))
+            if axis is x:
+                place, _ = at((value, y.low))
+                end = "start" if value == x.low else "end" if value == x.high else "middle"
+                parts.append(
+                    f'<text x="{place:.1f}" y="{bottom + 15}" text-anchor="{end}">{written}</text>'
+                )
+            else:
+                _, place = at((x.low, value))
+                parts.append(
+                    f'<line x1="{left}" y1="{place:.1f}" x2="{right}" y2="{place:.1f}"></line>'
+                    f'<text x="{left - 6}" y="{place + 4:.1f}" text-anchor="end">{written}</text>'
+                )
+    middle = (left + right) / 2
+    parts.append(f'<text x="{middle}" y="{bottom + 32}" text-anchor="middle">{text(x.name)}</text>')
+    if diagonal:
+        (x1, y1), (x2, y2) = at((x.low, x.low)), at((x.high, x.high))
+        parts.append(
+            f'<line class="even" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"></line>'
+        )
+    for kind, line in zip(("first", "second"), lines, strict=False):
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in map(at, line))
+        parts.append(f'<polyline class="{kind}" points="{points}"></polyline>')
+    for across, up, low, high in ranges:
+        (a, b), (_, c), (_, d) = at((across, up)), at((across, low)), at((across, high))
+        parts.append(
+            f'<line class="range" x1="{a:.1f}" y1="{c:.1f}" x2="{a:.1f}" y2="{d:.1f}"></line>'
+            f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4"></circle>'
+        )
+    return (
+        f"<figure><figcaption><strong>{text(name)}</strong>\n{text(y.name)}</figcaption>"
+        f'<svg viewBox="0 0 320 250" role="img" aria-label="{text(f"{name}: {words}")}">'
+        f"{''.join(parts)}</svg><figcaption>{text(words)}</figcaption></figure>"
     )
 
 

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 def write_plots(probabilities: Floats, targets: NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Write confusion.csv, roc.csv and reliability.csv.
+    """Write confusion.csv, roc.csv, reliability.csv and abstention.csv.
 
     With two classes the ROC curve is that of the first; with more it is the micro-average: one
     point per photo and class.
@@ -34,6 +34,7 @@ def write_plots(probabilities: Floats, targets: NDArray[np.int64], classes: Sequ
         "confusion": confusion,
         "roc": scores.roc(probabilities[:, columns].ravel(), truth[:, columns].ravel()),
         "reliability": scores.reliability(probabilities, targets),
+        "abstention": scores.abstention(probabilities, targets),
     }
     with outputs.whole(PLOTS) as out:
         out.mkdir()

@@ -65,6 +65,25 @@ def reliability(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
     return bins
 
 
+def abstention(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
+    """Return the accuracy on the surest photos alone, for 5 % to 100 % of them answered."""
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    right = np.cumsum((probabilities.argmax(axis=1) == targets)[order])
+    points = []
+    for percent in range(5, 101, 5):
+        n = -(-len(order) * percent // 100)
+        low, high = wilson(int(right[n - 1]), n)
+        points.append(
+            {
+                "answered": n / len(order),
+                "accuracy": float(right[n - 1] / n),
+                "accuracy_low": low,
+                "accuracy_high": high,
+            }
+        )
+    return points
+
+
 def ece(probabilities: Floats, targets: Ints) -> float:
     """Return the expected calibration error: mean |confidence - accuracy| over the bins."""
     bins = reliability(probabilities, targets)
