@@ -256,7 +256,7 @@ def full_decode(classifier: Classifier, body: bytes) -> NDArray[np.float64]:
     return found
 
 
-def rates(bodies: list[bytes], rounds: int = 3, seconds: float = 4) -> None:
+def rates(bodies: list[bytes], rounds: int = 2, seconds: float = 4) -> None:
     """Print requests a second of all servers."""
     with ExitStack() as stack:
         servers = [
