@@ -95,7 +95,8 @@ def write(folder: Path, found: Findings) -> None:
 def _headline(found: Findings) -> list[str]:
     figures, classes = found.figures, found.model.classes
     low, high = _of_hundred(figures["accuracy_low"], figures["accuracy_high"])
-    names = f"{', '.join(classes[:-1])} and {classes[-1]}" if len(classes) <= 5 else "classes"
+    few = len(classes) <= 5
+    names = f"{', '.join(classes[:-1])} and {classes[-1]}" if few else f"{len(classes)} classes"
     rows = [
         ["accuracy, test", f"{figures['accuracy']:.1%}", _range(figures, "accuracy")],
         [
@@ -122,8 +123,8 @@ def _headline(found: Findings) -> list[str]:
             ["log-loss, cross-validated", f"{figures['cv_log_loss']:.3f}", ""],
         ]
     said = (
-        f"It tells {len(classes)} {names} apart. {figures['n_test']} test photos, which nothing but"
-        " this report has seen, were asked of the very network that is served."
+        f"It tells {names} apart. The {figures['n_test']} test photos, which nothing but this"
+        " report has seen, went through the very network that is served."
     )
     if found.out_of_fold:
         said += (
