@@ -48,7 +48,7 @@ svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg line { stroke: var(--line); }
 svg polyline { fill: none; stroke: var(--bar); stroke-width: 2; stroke-linejoin: round; }
 svg .second { stroke: var(--warn); stroke-dasharray: 6 4; }
-svg .even { stroke-dasharray: 2 4; }
+svg .even { stroke: var(--soft); stroke-dasharray: 2 4; }
 svg .range { stroke: var(--bar); stroke-width: 2; }
 svg circle { fill: var(--bar); }
 @media print { :root { --paper: #fff; --card: #fff; } body { max-width: none; }
@@ -154,7 +154,7 @@ def chart(
         diagonal: whether to draw where y is x.
 
     """
-    left, right, top, bottom = 44, 312, 10, 214
+    left, right, top, bottom = 44, 312, 24, 214
 
     def at(point: tuple[float, float]) -> tuple[float, float]:
         across, up = (
@@ -181,6 +181,7 @@ def chart(
                 )
     middle = (left + right) / 2
     parts.append(f'<text x="{middle}" y="{bottom + 32}" text-anchor="middle">{text(x.name)}</text>')
+    parts.append(f'<text x="{left}" y="14">{text(y.name)}</text>')
     if diagonal:
         (x1, y1), (x2, y2) = at((x.low, x.low)), at((x.high, x.high))
         parts.append(
@@ -196,9 +197,9 @@ def chart(
             f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4"></circle>'
         )
     return (
-        f"<figure><figcaption><strong>{text(name)}</strong>\n{text(y.name)}</figcaption>"
+        f"<figure><figcaption><strong>{text(name)}</strong>\n{text(words)}</figcaption>"
         f'<svg viewBox="0 0 320 250" role="img" aria-label="{text(f"{name}: {words}")}">'
-        f"{''.join(parts)}</svg><figcaption>{text(words)}</figcaption></figure>"
+        f"{''.join(parts)}</svg></figure>"
     )
 
 
