@@ -77,10 +77,11 @@ def compared(rows: Sequence[Row], losses: Floats, old: dict[str, float]) -> tupl
         return True, "the released model was tested on none of these test photos"
     difference = losses[both] - np.array([old[rows[i].sha256] for i in both])
     low, high = bootstrap(difference, [rows[i].group for i in both])
+    # judged as it is said: the file's losses are rounded, and an equal model must pass
+    mean, low, high = (round(x, 3) for x in (float(difference.mean()), low, high))
     return low <= 0, (
         f"against the released model, on {len(both)} photos that both were tested on, the log-loss"
-        f" differs by {difference.mean():+.3f} ({low:+.3f} to {high:+.3f}); it must not be surely"
-        " higher"
+        f" differs by {mean:+z.3f} ({low:+z.3f} to {high:+z.3f}); it must not be surely higher"
     )
 
 
