@@ -22,9 +22,7 @@ def main() -> None:
     """Print the figures of each seed, and mean and standard deviation."""
     p = params.load("train", params.Train)
     ready = prepared.load()
-    network, digest = features.backbone(
-        p.arch, Weights.of(p.weights), size=ready.preprocessing.size, seed=p.seed
-    )
+    network, digest = features.backbone(p, Weights.of(p.weights), ready)
     photos = everything(ready)
     vectors, _ = features.frozen(network, digest, photos, workers=0)
     found = []

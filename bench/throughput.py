@@ -49,7 +49,7 @@ def main() -> None:
 def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Callable[[], int]]:
     """Return what computes features: the bare network on all cores, one by one, and Meadow."""
     folder = Path(params.load("data", params.Data).dir)
-    network, digest = features.backbone(p.arch, weights, size=ready.preprocessing.size, seed=p.seed)
+    network, digest = features.backbone(p, weights, ready)
     photos = ready.photos("train")
     pixels = [np.array(photos.pixels[i : i + 1]) for i in range(len(photos.rows))]
 

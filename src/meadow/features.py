@@ -7,23 +7,25 @@ another split or a new photo never computes an old one again.
 import hashlib
 import os
 import sqlite3
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from meadow import cache, graphs, outputs, parallel
+from meadow import cache, graphs, outputs, parallel, quantization
 from meadow.errors import MeadowError
 from meadow.head import Examples
+from meadow.params import Train
 from meadow.prepared import Photos, Prepared
 from meadow.pretrained import Weights
 from meadow.session import digest, open_session
@@ -33,38 +35,59 @@ OUTPUTS = ("features", "texture")
 VIEWS = ("plain", "mirror")
 
 
-def backbone(arch: str, weights: Weights, *, size: int, seed: int) -> tuple[Path, str]:
+def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
     """Return the ONNX file of a frozen backbone, `pixels` to `features`, and its SHA-256.
 
     It is exported once; from then on it comes from the cache, and PyTorch is not even imported.
+    One in int8 depends on the train photos too, see `quantization`.
 
     Raises:
         MeadowError: see `backbones.build`.
 
     """
-    start = weights.content if weights.loaded else f"seed {seed}"
-    code = Path(__file__).with_name("backbones.py").read_bytes()
-    key = [arch, start, str(size), version("torch"), version("torchvision"), _sha256(code)]
+    start = weights.content if weights.loaded else f"seed {p.seed}"
+    size = str(ready.preprocessing.size)
+    key = [p.arch, start, size, version("torch"), version("torchvision"), _code("backbones")]
+    file, content = _cached(key, partial(_export, p, weights, int(size)))
+    if p.precision == "int8":
+        photos = quantization.sample(ready.photos("train"))
+        key = ["int8", content, onnxruntime.__version__, _code("quantization")]
+        key += [row.pixels for row in photos.rows]
+        file, content = _cached(key, partial(_quantise, file, photos))
+    return file, content
+
+
+def _cached(key: Sequence[str], make: Callable[[Path], None]) -> tuple[Path, str]:
+    """Return a network that is made once, and its SHA-256."""
     folder = cache.folder("backbones") / _sha256(" ".join(key).encode())
     if not folder.exists():
         # Experiments may do this at the same time: each under its own name, the first one stays.
         part = folder.with_suffix(f".{os.getpid()}.part")
-        # PyTorch comes and goes with a process of its own: 1 GB, and 0.7 s to end it.
-        processes = get_context("fork" if sys.platform == "linux" else "spawn")
-        with ProcessPoolExecutor(1, processes) as pool:
-            pool.submit(_export, arch, weights, size, seed, part).result()
+        part.mkdir()
+        make(part / NETWORK)
         with suppress(OSError):
             part.rename(folder)
         outputs.remove(part)
     return folder / NETWORK, digest(folder / NETWORK)
 
 
-def _export(arch: str, weights: Weights, size: int, seed: int, folder: Path) -> None:
+def _export(p: Train, weights: Weights, size: int, file: Path) -> None:
+    # PyTorch comes and goes with a process of its own: 1 GB, and 0.7 s to end it. Not a fork: that
+    # would stand still where PyTorch's threads run already.
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(_export_here, p, weights, size, file).result()
+
+
+def _export_here(p: Train, weights: Weights, size: int, file: Path) -> None:
     from meadow import backbones  # imports PyTorch: 2 s
 
-    network = backbones.Features(backbones.build(arch, weights, classes=2, size=size, seed=seed))
-    folder.mkdir()
-    graphs.save(backbones.exported(network, size=size, outputs=OUTPUTS), folder / NETWORK)
+    network = backbones.build(p.arch, weights, classes=2, size=size, seed=p.seed)
+    exported = backbones.exported(backbones.Features(network), size=size, outputs=OUTPUTS)
+    graphs.save(exported, file)
+
+
+def _quantise(network: Path, photos: Photos, file: Path) -> None:
+    graphs.save(quantization.int8(onnx.load(network), photos), file)
 
 
 def examples(
@@ -83,20 +106,20 @@ def examples(
 
 
 def seen(
-    network: ModelProto, photos: Photos, *, workers: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return features, (n, d), and texture, (n, t), of photos as they are; nothing is cached."""
+    network: ModelProto, parts: Sequence[Photos], names: Sequence[str], *, workers: int
+) -> list[NDArray[np.float32]]:
+    """Return outputs of a network, each (n, ...), for the n photos of all parts; uncached."""
     with tempfile.TemporaryDirectory() as folder:
         graphs.save(network, Path(folder, NETWORK))
         session = open_session(Path(folder, NETWORK))
 
-        def run(i: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            features, texture = session.run(OUTPUTS, {"pixels": _pixels(photos, i)})
-            return features, texture
+        def run(photo: tuple[Photos, int]) -> list[NDArray[np.float32]]:
+            found: list[NDArray[np.float32]] = session.run(names, {"pixels": _pixels(*photo)})
+            return found
 
-        everything = range(len(photos.rows))
-        found = list(parallel.ordered(run, everything, workers=workers, title="features"))
-    return np.concatenate([f for f, _ in found]), np.concatenate([t for _, t in found])
+        photos = [(part, i) for part in parts for i in range(len(part.rows))]
+        found = list(parallel.ordered(run, photos, workers=workers, title="features"))
+    return [np.concatenate(each) for each in zip(*found, strict=True)]
 
 
 def frozen(
@@ -179,6 +202,10 @@ def _find(table: sqlite3.Connection, pixels: str) -> tuple[bytes, bytes] | None:
         "SELECT vectors, texture FROM features WHERE pixels = ?", (pixels,)
     ).fetchone()
     return found
+
+
+def _code(module: str) -> str:
+    return _sha256(Path(__file__).with_name(f"{module}.py").read_bytes())
 
 
 def _sha256(data: bytes) -> str:

@@ -48,7 +48,6 @@ class State:
         history: figures of each epoch.
         best: number of the best epoch.
         best_weights: state of the network after it.
-        best_logits: of the val photos by it, (n, classes).
         weights: state of the network.
         optimizer: state of the optimizer.
 
@@ -57,18 +56,16 @@ class State:
     history: list[dict[str, float]]
     best: int
     best_weights: dict[str, Tensor]
-    best_logits: Tensor
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The epoch that was kept: its number, its figures, and its logits of val, (n, classes)."""
+    """The epoch that was kept: its number and its figures."""
 
     epoch: int
     figures: dict[str, float]
-    logits: NDArray[np.float64]
 
 
 def finetune(
@@ -94,7 +91,7 @@ def finetune(
 
     """
     optimizer = _optimizer(network, schedule)
-    state = State([], 0, {}, torch.empty(0), {}, {})
+    state = State([], 0, {}, {}, {})
     if checkpoint.exists():
         state = State(**torch.load(checkpoint, weights_only=True))
         network.load_state_dict(state.weights)
@@ -123,13 +120,13 @@ def finetune(
         epochs.set_postfix(figures)
         weights = {name: value.clone() for name, value in network.state_dict().items()}
         if all(figures["val/log_loss"] < before["val/log_loss"] for before in state.history):
-            state.best, state.best_weights, state.best_logits = epoch, weights, logits
+            state.best, state.best_weights = epoch, weights
         state.history.append(figures)
         state.weights, state.optimizer = weights, optimizer.state_dict()
         with outputs.whole(checkpoint) as part:
             torch.save(vars(state), part)
     network.load_state_dict(state.best_weights)
-    return Kept(state.best, state.history[state.best], state.best_logits.double().numpy())
+    return Kept(state.best, state.history[state.best])
 
 
 def checkpoint(arch: str, weights: Weights, ready: Prepared, schedule: Schedule) -> Path:

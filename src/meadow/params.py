@@ -46,6 +46,7 @@ class Train(Section):
     method: Literal["probe", "finetune"]
     arch: str
     weights: str
+    precision: Literal["float32", "int8"]
     seed: int = Field(ge=0, lt=2**32)
     l2: Literal["auto"] | float
     epochs: int = Field(ge=1)

@@ -26,6 +26,7 @@ from meadow import (
     outputs,
     params,
     prepared,
+    quantization,
 )
 from meadow.errors import run
 from meadow.neighbours import Neighbours
@@ -82,6 +83,7 @@ def train() -> None:
             method=p.method,
             arch=p.arch,
             weights=weights.content,
+            precision=p.precision,
             coverage=coverage,
             set_threshold=round(trained.set_threshold, 6),
             distance_threshold=round(trained.neighbours.threshold, 6),
@@ -93,8 +95,7 @@ def probe(
     p: params.Train, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
 ) -> Trained:
     """Fit a linear head on the frozen features of the train and val photos."""
-    size = ready.preprocessing.size
-    backbone, digest = features.backbone(p.arch, weights, size=size, seed=p.seed)
+    backbone, digest = features.backbone(p, weights, ready)
     examples, texture = features.examples(backbone, digest, ready, workers=workers)
     fitted = head.fit(examples, None if p.l2 == "auto" else p.l2)
     for log_loss in fitted.log_loss.values():
@@ -129,33 +130,31 @@ def finetune(
         **{field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
     )
     checkpoint = finetuning.checkpoint(p.arch, weights, ready, schedule)
+    learned, val = ready.photos("train"), ready.photos("val")
     kept = finetuning.finetune(
         network,
-        ready.photos("train"),
-        val := ready.photos("val"),
+        learned,
+        val,
         schedule,
         checkpoint=checkpoint,
         workers=workers,
         log=log,
     )
-    temperature = head.calibrate(kept.logits, val.targets)
-    graph = graphs.with_temperature(
-        backbones.exported(backbones.WithFeatures(network), size=size, outputs=outs),
-        temperature,
-        classes,
-    )
-    parts = [ready.photos("train"), val]
-    seen = [features.seen(graph, part, workers=workers) for part in parts]
-    vectors, texture = (np.concatenate(each) for each in zip(*seen, strict=True))
-    groups = [row.group for part in parts for row in part.rows]
+    graph = backbones.exported(backbones.WithFeatures(network), size=size, outputs=outs)
+    if p.precision == "int8":
+        graph = quantization.int8(graph, quantization.sample(learned))
+    seen, vectors, texture = features.seen(graph, [learned, val], outs, workers=workers)
+    logits = seen[len(learned.rows) :].astype(np.float64)
+    temperature = head.calibrate(logits, val.targets)
+    groups = [row.group for row in [*learned.rows, *val.rows]]
     checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     return Trained(
-        graph,
+        graphs.with_temperature(graph, temperature, classes),
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
         {"epoch": kept.epoch, "temperature": round(temperature, 6)},
         kept.figures,
         neighbours.fit(vectors, texture, groups, coverage),
-        conformal.threshold(head.softmax(kept.logits / temperature), val.targets, coverage),
+        conformal.threshold(head.softmax(logits / temperature), val.targets, coverage),
     )
 
 
