@@ -10,7 +10,7 @@ help:  ## list the targets
 
 $(VENV)/installed: requirements.txt requirements/*.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV) && pip install -q -r requirements.txt
-	pip install -q --no-deps -e . && touch $@
+	pip install -q --no-deps -e . && python -m meadow.plots_page && touch $@
 
 install: $(VENV)/installed  ## make .venv with everything in it
 

@@ -49,6 +49,7 @@ class Browser:
         size: tuple[int, int] = DESKTOP,
         scheme: Literal["light", "dark"] = "light",
         refused: Sequence[str] = (),
+        warned: bool = False,
         **context: Any,
     ) -> Iterator[Page]:
         """Open a page; on leaving, it must have said and loaded nothing that it should not.
@@ -58,6 +59,7 @@ class Browser:
             size: of the window, CSS pixels.
             scheme: what the reader prefers.
             refused: paths on the page's own host that may answer 4xx, 5xx or not at all.
+            warned: whether its scripts, where they are another project's, may warn.
             context: options of Playwright's new_context, such as `has_touch=True`.
 
         Raises:
@@ -85,10 +87,12 @@ class Browser:
         )
         page.on("pageerror", lambda error: wrong.append(f"uncaught: {error}"))
 
+        bad = {"error"} if warned else {"error", "warning"}
+
         def said(message: ConsoleMessage) -> None:
             # a failed request is judged above; this is the browser's own line on it
             own = message.text.startswith("Failed to load resource")
-            if message.type in {"error", "warning"} and not own:
+            if message.type in bad and not own:
                 wrong.append(f"console: {message.text}")
 
         page.on("console", said)

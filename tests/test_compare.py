@@ -14,7 +14,7 @@ from clones import ROOT, Run, attempt, runner
 from toys import TINTS, encoded, photo
 
 from meadow import compare, pages, prepared
-from meadow.compare import Differences
+from meadow.differences import Differences, words
 from meadow.errors import MeadowError
 from meadow.revision import Revision
 
@@ -125,15 +125,15 @@ def test_an_experiment_against_its_commit(inside: Run) -> None:
     assert against.comparison
     assert [new.path for _, new in against.comparison.mended] == ["gold/0.png"]
     assert [new.path for _, new in against.comparison.broken] == [f"{HOSTILE}/new\nline3.png"]
-    assert "Of 12 photos idea mends 1 and breaks 1." in compare.words(against)
-    assert "no difference that 12 photos could show" in "".join(compare.words(against))
-    assert compare.words(cross_validated)[0] == "Of 5 photos idea mends 1 and breaks 0."
+    assert "Of 12 photos idea mends 1 and breaks 1." in words(against)
+    assert "no difference that 12 photos could show" in "".join(words(against))
+    assert words(cross_validated)[0] == "Of 5 photos idea mends 1 and breaks 0."
 
 
 def test_photos_are_followed_when_they_are_renamed(inside: Run) -> None:
     """On the photos of both test sets; a path may be another photo's now."""
     found = differences("v1", "main")
-    said = compare.words(found.against[0])
+    said = words(found.against[0])
 
     assert said[0] == "v1 was judged on 12 photos, main on 13; both on 12."
     assert said[1] == "Of 12 photos main mends 2 and breaks 0."
@@ -146,7 +146,7 @@ def test_one_name_is_compared_with_the_workspace(
     """As it lies there; what was changed since its run is said."""
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("lr: 0.01", "lr: 0.02"))
-    compare.compare(["main"], None, markdown=False)
+    compare.compare(["main"], None)
     said = capsys.readouterr().out
 
     assert "workspace gives the same answers to all 13 photos." in said
@@ -158,7 +158,7 @@ def test_the_first_of_several_is_the_baseline(
     inside: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And all intervals hold together."""
-    compare.compare(["v1", "idea", "main"], None, markdown=False)
+    compare.compare(["v1", "idea", "main"], None)
     said = capsys.readouterr().out
 
     assert "each interval is of 97.5%" in said
@@ -187,7 +187,7 @@ def test_markdown_holds_no_markup_of_a_name(
     inside: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A table that is one, photos folded in, and every name as text."""
-    compare.compare(["v1", "idea"], None, markdown=True)
+    compare.compare(["v1", "idea"], None, "markdown")
     said = capsys.readouterr().out
 
     assert "<details><summary>The 2 photos</summary>\n\n" in said
@@ -196,13 +196,31 @@ def test_markdown_holds_no_markup_of_a_name(
     assert "&#60;b&#62;&#34;moss&#34;&#38;/new line3.png" in said
 
 
+def test_json_has_what_the_terminal_tells(inside: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Values as they are, with intervals, and each photo that is mended or broken."""
+    compare.compare(["v1", "idea"], None, "json")
+    said = json.loads(capsys.readouterr().out)
+    on_test, cross_validated = said["photos"]
+
+    assert said["parameters"] == {"train.epochs": {"v1": 3, "idea": 5}}
+    assert list(said["figures"]) == ["evaluate.cv_accuracy"]
+    assert on_test["compared"] == 12
+    assert on_test["mended"] == [
+        {"path": "gold/0.png", "label": "gold", "was": HOSTILE, "is": "gold"}
+    ]
+    assert on_test["broken"][0]["path"] == f"{HOSTILE}/new\nline3.png"
+    assert on_test["accuracy"]["low"] <= on_test["accuracy"]["difference"] == 0
+    assert cross_validated["mended"]
+    assert cross_validated["broken"] == []
+
+
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_the_page_shows_the_photos_and_hurts_nobody(
     inside: Run, browser: Browser, size: tuple[int, int], scheme: Literal["light", "dark"]
 ) -> None:
     """Valid, accessible, whole in one file; a name with markup in it is shown as it is."""
     page = Path("compare.html")
-    compare.compare(["v1", "idea"], page, markdown=False)
+    compare.compare(["v1", "idea"], page)
 
     assert invalid(page) == []
     with browser.visit(page, size=size, scheme=scheme) as seen:

@@ -66,6 +66,13 @@ def test_it_holds_the_model_and_no_trace_of_the_machine(packaged: Path, in_built
     assert not [name for name in held if "train" in name or "torch" in name]
 
 
+def test_the_model_card_goes_with_it(packaged: Path, in_built: Path) -> None:
+    """It is the README that BentoML shows."""
+    card = Path("reports/model-card.md").read_bytes()
+
+    assert card == (serving.BENTO / "README.md").read_bytes()
+
+
 def test_it_installs_the_serving_group_alone_and_locked(packaged: Path, in_built: Path) -> None:
     """Each package and all it brings along, pinned; no PyTorch, no DVC."""
     text = (serving.BENTO / "env/python/requirements.txt").read_text()

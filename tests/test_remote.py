@@ -42,7 +42,7 @@ def folder(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def modify(name: str, value: str) -> None:
-    remote.configure("minio", **{name: value})
+    remote.configure(remote.section_of("minio"), **{name: value})
 
 
 def test_a_remote_that_works_passes(folder: Path, server: Server) -> None:

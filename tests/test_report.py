@@ -1,6 +1,7 @@
 """The report: it tells what evaluate has found, to anybody, without a network."""
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,11 @@ PAGE = Path("reports/report.html")
 def test_the_headline_is_the_interval_in_plain_words(in_built: Path) -> None:
     """Rounded outwards: it never promises more than was measured."""
     figures = json.loads(Path("metrics/evaluate.json").read_text())
-    low, high = report._of_hundred(figures["accuracy_low"], figures["accuracy_high"])
+    words = re.search(r"Of 100 photos like these, (\d+) to (\d+) are", PAGE.read_text())
 
-    assert low <= 100 * figures["accuracy_low"]
-    assert high >= 100 * figures["accuracy_high"]
-    assert f"Of 100 photos like these, {low} to {high} are labelled rightly." in PAGE.read_text()
+    assert words
+    assert int(words[1]) <= 100 * figures["accuracy_low"]
+    assert int(words[2]) >= 100 * figures["accuracy_high"]
 
 
 def test_the_same_findings_give_the_same_bytes(in_built: Path) -> None:

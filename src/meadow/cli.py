@@ -76,7 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         " is compared with the workspace",
     )  # fmt: skip
     each.add_argument("--html", type=Path, metavar="FILE", help="write a page with the photos")
-    each.add_argument("--markdown", action="store_true", help="print it for a pull request")
+    forms = each.add_mutually_exclusive_group()
+    for form, whom in (("markdown", "a pull request"), ("json", "a script")):
+        forms.add_argument(
+            f"--{form}", dest="form", action="store_const", const=form, default="terminal",
+            help=f"print it for {whom}",
+        )  # fmt: skip
     each.set_defaults(command=_compare)
     each = commands.add_parser("release", help="have the gate compare others with this model")
     each.set_defaults(command=_lazily("release", "release"))
@@ -172,7 +177,7 @@ def _sweep(chosen: argparse.Namespace) -> None:
 def _compare(chosen: argparse.Namespace) -> None:
     from meadow import compare  # with NumPy: 0.2 s
 
-    compare.compare(chosen.revisions, chosen.html, markdown=chosen.markdown)
+    compare.compare(chosen.revisions, chosen.html, chosen.form)
 
 
 def _predict(chosen: argparse.Namespace) -> None:

@@ -3,10 +3,10 @@
 Reads:  models/classifier/, data/prepared/, metrics/train/, the test photos (data.dir),
         metrics/released.csv, section `evaluate` of params.yaml.
 Writes: metrics/evaluate.json, metrics/gate.json, metrics/plots/ (confusion.csv, roc.csv,
-        reliability.csv, abstention.csv), and reports/ (report.html, predictions.csv, classes.csv,
-        mistakes.png, and for a probe review.csv and review.png: labels of train and val photos
-        that may be wrong. Finetune has no probabilities out of fold to judge them by, and so no
-        such list).
+        reliability.csv, abstention.csv), and reports/ (report.html, model-card.md,
+        predictions.csv, classes.csv, mistakes.png, and for a probe review.csv and review.png:
+        labels of train and val photos that may be wrong. Finetune has no probabilities out of fold
+        to judge them by, and so no such list).
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from meadow import (
     features,
     gate,
     head,
+    model_card,
     outputs,
     parallel,
     params,
@@ -33,8 +34,8 @@ from meadow import (
 )
 from meadow.classifier import Answer, Classifier
 from meadow.errors import MeadowError, run
+from meadow.findings import Findings, Judged
 from meadow.prepared import Prepared, Row
-from meadow.report import Findings, Judged
 
 METRICS = Path("metrics/evaluate.json")
 GATE = Path("metrics/gate.json")
@@ -61,12 +62,12 @@ def evaluate() -> None:
     if probe:
         others = ready.split("train") + ready.split("val")
         out_of_fold = cross_validated(model, ready, p.folds, workers)
-        found = scores.summary(out_of_fold, ready.targets(others))
-        figures |= {f"cv_{name}": value for name, value in found.items()} | {"cv_n": len(others)}
+        cv = scores.summary(out_of_fold, ready.targets(others))
+        figures |= {f"cv_{name}": value for name, value in cv.items()} | {"cv_n": len(others)}
 
     verdict = gate.verdict(figures, rows, probabilities, targets, p)
     seen = Judged(others, out_of_fold, ready.targets(others)) if probe else None
-    findings = Findings(
+    found = Findings(
         model=model,
         ready=ready,
         figures=figures,
@@ -85,9 +86,12 @@ def evaluate() -> None:
         reports.write_mistakes(out, folder, rows, probabilities, model.classes)
         if probe:
             review.write(out, others, out_of_fold, model.classes, partial(read, folder))
-        report.write(out, findings)
+        report.write(out, found)
+        model_card.write(out, found)
     outputs.write_json(GATE, verdict)
     outputs.write_json(METRICS, figures)
+    print(found.summary)
+    print(f"Look: {reports.FOLDER}/report.html")
 
 
 def read(folder: Path, row: Row) -> bytes:

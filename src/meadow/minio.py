@@ -55,7 +55,7 @@ def start() -> None:
             )
         endpoint = _start(_with_keys(store), lock)
     if endpoint != store.settings.get("endpointurl"):
-        remote.configure(store.name, endpointurl=endpoint)
+        remote.configure(remote.section_of(store.name), endpointurl=endpoint)
     store = Remote.load()
     store.make_bucket()
     print(
@@ -107,7 +107,7 @@ def _with_keys(store: Remote) -> Remote:
             "access_key_id": f"meadow-{secrets.token_hex(4)}",
             "secret_access_key": secrets.token_urlsafe(24),
         }
-        remote.configure(store.name, **keys)
+        remote.configure(remote.section_of(store.name), **keys)
         return replace(store, settings=store.settings | keys)
     return store
 

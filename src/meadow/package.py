@@ -1,7 +1,7 @@
 """Build the Bento: the service, its modules and the model, with a version made of its content.
 
-Reads:  bentofile.yaml and what it includes (models/classifier/, modules of src/meadow),
-        requirements/, reports/predictions.csv and the test photos, to compare answers.
+Reads:  bentofile.yaml and what it includes (models/classifier/, reports/model-card.md, modules of
+        src/meadow), requirements/, reports/predictions.csv and the test photos, to compare answers.
 Writes: models/bento/ and metrics/package.json.
 """
 
@@ -44,6 +44,10 @@ def package() -> None:
         "largest_difference": difference,
     }
     outputs.write_json(METRICS, figures)
+    print(
+        f"{serving.BENTO}: version {version}, {size / 1e6:.0f} MB; its answers to {compared} test"
+        " photos are evaluate's. Next: `make serve`"
+    )
 
 
 def stage(folder: Path) -> Path:

@@ -83,7 +83,13 @@ def prepare() -> None:
         table = ({"path": b.file.path, "reason": b.reason, "detail": b.detail} for b in left_out)
         prepared.write_csv(out / "left_out.csv", ["path", "reason", "detail"], table)
     decided = {"dropped": len(dropped), "relabelled": len(set(files) - set(found))}
-    outputs.write_json(METRICS, figures(len(found), rows, left_out) | {"overrides": decided})
+    known = figures(len(found), rows, left_out)
+    outputs.write_json(METRICS, known | {"overrides": decided})
+    parts = ", ".join(f"{known[name]} {name}" for name in splits.SPLITS)
+    print(
+        f"{known['kept']} of {known['found']} photos kept, in {known['classes']} classes: {parts};"
+        f" {known['near_duplicates']} look like another"
+    )
 
 
 def figures(found: int, rows: Sequence[Row], left_out: Sequence[BadPhoto]) -> dict[str, Any]:

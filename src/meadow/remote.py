@@ -233,10 +233,14 @@ class Remote:
         )
 
 
-def configure(name: str, **settings: str) -> None:
-    """Write settings of a remote into .dvc/config.local; nobody but its owner may read it."""
+def section_of(name: str) -> str:
+    """Return the name of a remote's section in DVC's configuration."""
+    return f'remote "{name}"'
+
+
+def configure(section: str, **settings: str) -> None:
+    """Write settings into a section of .dvc/config.local; nobody but its owner may read it."""
     config = ConfigObj(str(LOCAL), encoding="utf-8")
-    section = f'remote "{name}"'
     config[section] = {**config.get(section, {}), **settings}
     with outputs.whole(LOCAL) as part:
         part.touch(0o600)

@@ -5,84 +5,23 @@ measured again.
 """
 
 import csv
-import hashlib
-import json
 import math
-import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from meadow import pages, prepared, review, scores
-from meadow.classifier import Answer, Classifier
+from meadow.findings import LONGEST, Findings, Judged, Table
 from meadow.pages import Axis
 from meadow.photos import decode
-from meadow.prepared import Prepared, Row
-from meadow.splits import SPLITS
 
 CURVES = Path("metrics/train/plots/metrics")
 PICTURES = 24  # photos of each kind
 CLASSES = 12  # that a confusion matrix shows; of more, the pairs that are confused most
-LONGEST = 50  # lines of a table
 POINTS = 200  # of a curve
-PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Photos and what was said of them: rows, probabilities (n, classes), class indices (n,)."""
-
-    rows: Sequence[Row]
-    probabilities: Floats
-    targets: Ints
-
-    @property
-    def predicted(self) -> Ints:
-        """The likeliest class of each."""
-        likeliest: Ints = self.probabilities.argmax(axis=1)
-        return likeliest
-
-    @property
-    def confidence(self) -> Floats:
-        """Its probability."""
-        most: Floats = self.probabilities.max(axis=1)
-        return most
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that the report tells.
-
-    Attributes:
-        model: the classifier.
-        ready: what prepare handed on.
-        figures: of evaluate.
-        verdict: of the gate.
-        test: the test photos, and the answers of the served classifier.
-        answers: the same, whole.
-        out_of_fold: the train and val photos by heads that did not see them; None for finetune.
-        limits: section `evaluate` of params.yaml.
-        read: gives the bytes of a photo's file.
-
-    """
-
-    model: Classifier
-    ready: Prepared
-    figures: Mapping[str, float]
-    verdict: Mapping[str, Any]
-    test: Judged
-    answers: Sequence[Answer]
-    out_of_fold: Judged | None
-    limits: Mapping[str, Any]
-    read: Callable[[Row], bytes]
 
 
 def write(folder: Path, found: Findings) -> None:
@@ -93,48 +32,19 @@ def write(folder: Path, found: Findings) -> None:
 
 
 def _headline(found: Findings) -> list[str]:
-    figures, classes = found.figures, found.model.classes
-    low, high = _of_hundred(figures["accuracy_low"], figures["accuracy_high"])
-    few = len(classes) <= 5
-    names = f"{', '.join(classes[:-1])} and {classes[-1]}" if few else f"{len(classes)} classes"
-    rows = [
-        ["accuracy, test", f"{figures['accuracy']:.1%}", _range(figures, "accuracy")],
-        [
-            "set holds the true class",
-            f"{figures['set_coverage']:.1%}",
-            _range(figures, "set_coverage"),
-        ],
-        ["photos called “in”", f"{figures['in_distribution']:.1%}", ""],
-        ["log-loss", f"{figures['log_loss']:.3f}", ""],
-        ["Brier score", f"{figures['brier']:.3f}", ""],
-        [
-            "calibration error",
-            f"{figures['ece']:.3f}",
-            f"{figures['ece_if_perfect']:.3f} if perfect",
-        ],
-    ]
-    if found.out_of_fold:
-        rows[1:1] = [
-            [
-                "accuracy, cross-validated",
-                f"{figures['cv_accuracy']:.1%}",
-                _range(figures, "cv_accuracy"),
-            ],
-            ["log-loss, cross-validated", f"{figures['cv_log_loss']:.3f}", ""],
-        ]
     said = (
-        f"It tells {names} apart. The {figures['n_test']} test photos, which nothing but this"
-        " report has seen, went through the very network that is served."
+        f"It tells {found.classes} apart. The {found.figures['n_test']} test photos, which nothing"
+        " but this report has seen, went through the very network that is served."
     )
     if found.out_of_fold:
         said += (
-            f" Cross-validated figures are of the other {figures['cv_n']} photos, each judged by a"
-            " head that did not learn from it."
+            f" Cross-validated figures are of the other {found.figures['cv_n']} photos, each judged"
+            " by a head that did not learn from it."
         )
     return [
-        pages.paragraph(f"Of 100 photos like these, {low} to {high} are labelled rightly.", "lead"),
+        pages.paragraph(found.headline, "lead"),
         pages.paragraph(said),
-        pages.table("Figures", ["", "measured", "95 % interval"], rows),
+        _table(found.measured),
     ]
 
 
@@ -145,14 +55,7 @@ def _gate(found: Findings) -> list[str]:
 
 
 def _data(found: Findings) -> list[str]:
-    rows, classes = found.ready.rows, found.ready.classes
-    count = Counter((row.label, row.split) for row in rows)
-    largest = sorted(classes, key=lambda name: -sum(count[name, each] for each in SPLITS))[:LONGEST]
-    lines = [
-        [name, *(f"{count[name, each]:,}" for each in SPLITS)]
-        for name in (classes if len(classes) <= LONGEST else largest)
-    ]
-    lines.append(["all", *(f"{len(found.ready.split(each)):,}" for each in SPLITS)])
+    rows = found.ready.rows
     sides = sorted(min(row.width, row.height) for row in rows)
     groups = Counter(row.group for row in rows)
     alike = sum(n for n in groups.values() if n > 1)
@@ -164,9 +67,9 @@ def _data(found: Findings) -> list[str]:
     with (prepared.FOLDER / "left_out.csv").open(encoding="utf-8", newline="") as file:
         left_out = list(csv.DictReader(file))
     body = ["<h2>The photos</h2>", pages.paragraph(said)]
-    if len(classes) > LONGEST:
-        body.append(pages.paragraph(f"The {LONGEST} largest of {len(classes)} classes:", "soft"))
-    body.append(pages.table("Photos of each class and split", ["class", *SPLITS], lines))
+    if len(found.ready.classes) > LONGEST:
+        body.append(pages.paragraph(f"{found.photos.name}:", "soft"))
+    body.append(_table(found.photos))
     if not left_out:
         return [*body, pages.paragraph("None was left out.")]
     header = list(left_out[0])
@@ -257,24 +160,9 @@ def _learning() -> list[str]:
 
 
 def _classes(found: Findings) -> list[str]:
-    test, names = found.test, found.model.classes
-    table = scores.per_class(test.probabilities, test.targets)
-    order = sorted(range(len(names)), key=lambda i: (table[i]["recall"], i))[:LONGEST]
-    rows = [
-        [
-            names[i],
-            f"{table[i]['photos']}",
-            f"{table[i]['recall']:.1%}",
-            f"{table[i]['recall_low']:.1%} to {table[i]['recall_high']:.1%}",
-            f"{table[i]['precision']:.1%}",
-        ]
-        for i in (order if len(names) > LONGEST else range(len(names)))
-    ]
-    worst = f", the {LONGEST} worst of {len(names)}" if len(names) > LONGEST else ""
-    header = ["class", "test photos", "found", "95 % interval", "right when said"]
     return [
-        f"<h2>Classes{worst}</h2>",
-        pages.table("Classes", header, rows),
+        f"<h2>{found.per_class.name}</h2>",
+        _table(found.per_class),
         "<h3>What is taken for what</h3>",
         _confusion(found),
     ]
@@ -354,14 +242,11 @@ def _gallery(found: Findings, judged: Judged, order: Sequence[int]) -> list[str]
 
 
 def _origin(found: Findings) -> list[str]:
-    about = {key: value for key, value in found.model.about.items() if key != "classes"}
-    rows = [[key, _short(value)] for key, value in sorted(about.items())]
-    rows += [[f"evaluate.{key}", _short(value)] for key, value in sorted(found.limits.items())]
-    manifest = (prepared.FOLDER / "manifest.csv").read_bytes()
-    rows.append(["SHA-256 of data/prepared/manifest.csv", hashlib.sha256(manifest).hexdigest()])
-    rows += [[name, version(name)] for name in PACKAGES]
-    rows.append(["Python", platform.python_version()])
-    return ["<h2>Where it comes from</h2>", pages.table("Provenance", ["", "value"], rows, "words")]
+    return [f"<h2>{found.origin.name}</h2>", _table(found.origin, "words")]
+
+
+def _table(of: Table, kind: str = "numbers") -> str:
+    return pages.table(of.name, of.header, of.rows, kind)
 
 
 def _thinned(points: Sequence[Any]) -> list[Any]:
@@ -369,15 +254,3 @@ def _thinned(points: Sequence[Any]) -> list[Any]:
     if len(points) <= POINTS:
         return list(points)
     return [points[i] for i in np.linspace(0, len(points) - 1, POINTS).round().astype(int)]
-
-
-def _range(figures: Mapping[str, float], name: str) -> str:
-    return f"{figures[f'{name}_low']:.1%} to {figures[f'{name}_high']:.1%}"
-
-
-def _of_hundred(low: float, high: float) -> tuple[int, int]:
-    return math.floor(low * 100), math.ceil(high * 100)
-
-
-def _short(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

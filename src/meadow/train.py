@@ -89,6 +89,8 @@ def train() -> None:
             distance_threshold=round(trained.neighbours.threshold, 6),
             **trained.about,
         )
+    kept = ", ".join(f"{name} {value:.4g}" for name, value in trained.figures.items())
+    print(f"{p.arch}, {p.method}: {kept}; in {classifier.FOLDER}")
 
 
 def probe(
