@@ -10,7 +10,7 @@ help:  ## list the targets
 
 $(VENV)/installed: requirements.txt requirements/*.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV) && pip install -q -r requirements.txt
-	pip install -q --no-deps -e . && python -m meadow.plots_page && touch $@
+	pip install -q --no-deps -e . && python -m meadow.commands.plots_page && touch $@
 
 install: $(VENV)/installed  ## make .venv with everything in it
 
@@ -39,7 +39,7 @@ test: $(VENV)/installed  ## the whole test suite
 	pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed  ## format, lint and types
-	ruff format --check && ruff check && mypy
+	ruff format --check && ruff check && mypy && lint-imports --no-logo --no-cache
 
 check: lint  ## linters and the fast tests
 	pytest -m "not slow"

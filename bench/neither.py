@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from meadow import params, prepared, scores
-from meadow.classifier import Answer, Classifier
-from meadow.contact_sheet import contact_sheet
+from meadow import params
+from meadow.evaluation import metrics
+from meadow.evaluation.contact_sheet import contact_sheet
+from meadow.inference.classifier import Answer, Classifier
+from meadow.pipeline import manifest
 
 EACH = 40
 SIDE = 240
@@ -94,7 +96,7 @@ KINDS: list[Callable[[Random], Image.Image]] = [noise, blank, gradient, text, st
 
 def main() -> None:
     """Print AUROC and the share that is called "in" for each kind, and show the pictures."""
-    model, ready = Classifier.load(), prepared.load()
+    model, ready = Classifier.load(), manifest.load()
     folder = Path(params.load("data", params.Data).dir)
     own = [model.predict((folder / row.path).read_bytes()) for row in ready.split("test")]
     print(f"test photos: {np.mean([each.in_distribution for each in own]):.3f} are in")
@@ -117,7 +119,7 @@ def against(own: list[Answer], strange: NDArray[np.float64]) -> float:
     """Return the AUROC of the distance: how often a strange picture is the further one."""
     near = np.array([each.distance for each in own])
     both = np.concatenate([near, strange])
-    return scores.auroc(both, np.arange(len(both)) >= len(near))
+    return metrics.auroc(both, np.arange(len(both)) >= len(near))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from meadow import features, params, prepared, scores
-from meadow.head import Examples, cross_validate
-from meadow.prepared import Photos
-from meadow.pretrained import Weights
+from meadow import params
+from meadow.evaluation import metrics
+from meadow.pipeline import manifest
+from meadow.pipeline.manifest import Photos
+from meadow.training import features
+from meadow.training.probe import Examples, cross_validate
+from meadow.training.weights import Weights
 
 SEEDS = 5
 
@@ -21,7 +24,7 @@ SEEDS = 5
 def main() -> None:
     """Print the figures of each seed, and mean and standard deviation."""
     p = params.load("train", params.Train)
-    ready = prepared.load()
+    ready = manifest.load()
     network, digest = features.backbone(p, Weights.of(p.weights), ready)
     photos = everything(ready)
     vectors, _ = features.frozen(network, digest, photos, workers=0)
@@ -29,14 +32,14 @@ def main() -> None:
     for seed in range(SEEDS):
         groups = [f"{seed} {row.group}" for row in photos.rows]
         examples = Examples(vectors, photos.targets, groups, len(ready.classes))
-        found.append(scores.summary(cross_validate(examples), photos.targets))
+        found.append(metrics.summary(cross_validate(examples), photos.targets))
         print(seed, {name: round(value, 4) for name, value in found[-1].items()}, flush=True)
     for name in ("accuracy", "log_loss", "brier", "ece"):
         values = [each[name] for each in found]
         print(f"{name:10} {np.mean(values):.4f} +- {np.std(values, ddof=1):.4f}")
 
 
-def everything(ready: prepared.Prepared) -> Photos:
+def everything(ready: manifest.Prepared) -> Photos:
     """Return the photos of all three splits; a benchmark may look at the test photos."""
     folder = Path(params.load("data", params.Data).dir)
     pixels = [ready.preprocessing((folder / row.path).read_bytes()) for row in ready.rows]

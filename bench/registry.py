@@ -13,14 +13,14 @@ import numpy as np
 import torch
 import torchvision
 
-from meadow import backbones, graphs
-from meadow.pretrained import Weights
-from meadow.session import open_session
+from meadow.inference.onnx_session import open_session
+from meadow.training import architectures, onnx_graph
+from meadow.training.weights import Weights
 
 SIZE = 224
 WAYS = {
-    backbones.WithFeatures: ["logits", "features", "texture"],
-    backbones.Features: ["features", "texture"],
+    architectures.WithFeatures: ["logits", "features", "texture"],
+    architectures.Features: ["features", "texture"],
 }
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     names = torchvision.models.list_models(module=torchvision.models)
     worst = 0.0
     for name in names:
-        network = backbones.build(name, Weights.of("none"), classes=3, size=SIZE, seed=0)
+        network = architectures.build(name, Weights.of("none"), classes=3, size=SIZE, seed=0)
         differences = []
         for kind, outputs in WAYS.items():
             module = kind(network).eval()
@@ -38,7 +38,7 @@ def main() -> None:
                 expected = [each.numpy() for each in module(torch.from_numpy(pixels))]
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder, "network.onnx")
-                graphs.save(backbones.exported(module, size=SIZE, outputs=outputs), file)
+                onnx_graph.save(architectures.exported(module, size=SIZE, outputs=outputs), file)
                 found = open_session(file).run(outputs, {"pixels": pixels})
             for own, served in zip(expected, found, strict=True):
                 scale = np.abs(own).max() or 1  # some last layers start at zero

@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from meadow import objects, tracking
-from meadow.remote import Remote
+from meadow.storage import dvc_git, dvc_objects
+from meadow.storage.s3_remote import Remote
 
 JOBS = 4 * (os.cpu_count() or 1)  # DVC's own default
 SETS = {  # files, bytes, rounds
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.chdir(temporary)
         subprocess.run(["git", "init", "-q"], check=True)
-        tracking.dvc("init", "--quiet")
+        dvc_git.dvc("init", "--quiet")
         for name in (".dvc/config", ".dvcignore"):
             shutil.copy(here / name, name)
         meadow("minio", "start")
@@ -75,8 +75,8 @@ def measure(count: int, size: int) -> dict[str, float]:
     folder.mkdir()
     for i in range(count):
         (folder / f"{i:05}").write_bytes(os.urandom(size))
-    tracking.dvc("add", "--quiet", str(folder))
-    Path("names").write_text("\n".join(objects.names(cache)))
+    dvc_git.dvc("add", "--quiet", str(folder))
+    Path("names").write_text("\n".join(dvc_objects.names(cache)))
     store = Remote.load()
     keys = [store.settings[name] for name in ("access_key_id", "secret_access_key")]
 

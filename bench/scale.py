@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from meadow.drawn import draw_demo
+from meadow.commands.synthetic import draw_demo
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("prepare", "train")

@@ -44,8 +44,9 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
-from meadow import cache, outputs, photos, serving
-from meadow.classifier import Classifier
+from meadow.inference.classifier import Classifier
+from meadow.pipeline import atomic, cache, image
+from meadow.serving import server
 
 VEGETA = "github.com/tsenart/vegeta/v12@v12.12.0"
 RIVALS = Path(__file__).parent / "rivals"
@@ -101,7 +102,7 @@ class Load:
 def meadow() -> Iterator[Server]:
     """Serve the built Bento."""
     before = set(psutil.Process().children())
-    with serving.serving(serving.BENTO) as url:
+    with server.serving(server.BENTO) as url:
         (process,) = set(psutil.Process().children()) - before
         yield Server(OURS, url, process)
 
@@ -112,7 +113,7 @@ def rival(name: str, app: str, workers: int = 1) -> Iterator[Server]:
     needs = RIVALS / "requirements.txt"
     folder = cache.folder("rivals") / hashlib.sha256(needs.read_bytes()).hexdigest()[:12]
     if not folder.exists():
-        with outputs.whole(folder) as part:
+        with atomic.whole(folder) as part:
             command = ["uv", "pip", "install", "--no-deps", "--target", str(part)]
             subprocess.run([*command, "-r", str(needs)], check=True)
     with socket.socket() as probe:
@@ -144,7 +145,7 @@ def vegeta() -> Path:
     """Return the load generator; Go builds it the first time."""
     folder = cache.folder("vegeta") / VEGETA.rpartition("@")[2]
     if not folder.exists():
-        with outputs.whole(folder) as part:
+        with atomic.whole(folder) as part:
             env = {**os.environ, "GOBIN": str(part.resolve()), "CGO_ENABLED": "0"}
             subprocess.run(["go", "install", VEGETA], env=env, check=True)
     return folder / "vegeta"
@@ -251,7 +252,7 @@ def _lone(seconds: float) -> list[float]:
 
 def full_decode(classifier: Classifier, body: bytes) -> NDArray[np.float64]:
     """Answer as everybody does: all pixels are decoded, then resized."""
-    pixels = classifier.preprocessing.resized(photos.decode(body))
+    pixels = classifier.preprocessing.resized(image.decode(body))
     found: NDArray[np.float64] = classifier.classify(pixels[None])[0][0]
     return found
 
@@ -354,9 +355,9 @@ def large(bodies: list[bytes], rounds: int = 3, seconds: float = 5) -> None:
 
 def enlarged(body: bytes, seed: int) -> bytes:
     """Return a photo at 4000 x 3000 with the grain of a sensor, for a file of a real size."""
-    image = photos.decode(body).resize((4000, 3000), Image.Resampling.LANCZOS)
+    photo = image.decode(body).resize((4000, 3000), Image.Resampling.LANCZOS)
     grain = np.random.default_rng(seed).normal(0, 4, (3000, 4000, 1))
-    pixels = np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
+    pixels = np.clip(np.asarray(photo) + grain, 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=88)
     return file.getvalue()

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from meadow import outputs
+from meadow.pipeline import atomic
 
 ROUNDS = 3
 
@@ -49,7 +49,7 @@ def main() -> None:
                 "models/bento",
                 ".dvc/cache/runs",
             ):
-                outputs.remove(copy / made)
+                atomic.remove(copy / made)
 
             def note(name: str, seconds: float) -> None:
                 rows.setdefault(name, []).append(seconds)

@@ -19,11 +19,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # its standard name
 
-from meadow import backbones, features, finetuning, parallel, params, prepared
-from meadow.prepared import Photos, Prepared
-from meadow.pretrained import Weights
-from meadow.session import open_session
-from meadow.team import Team
+from meadow import params
+from meadow.inference.onnx_session import open_session
+from meadow.pipeline import manifest, parallel
+from meadow.pipeline.manifest import Photos, Prepared
+from meadow.training import architectures, features, finetune
+from meadow.training.data_parallel import Team
+from meadow.training.weights import Weights
 
 ROUNDS = 5
 STEPS = 4
@@ -32,7 +34,7 @@ STEPS = 4
 def main() -> None:
     """Print photos per second, medians over the rounds, and shares of the first line of each."""
     p = params.load("train", params.Train)
-    ready, weights = prepared.load(), Weights.of(p.weights)
+    ready, weights = manifest.load(), Weights.of(p.weights)
     for works in (extracting(p, ready, weights), tuning(p, ready, weights)):
         rates: dict[str, list[float]] = {name: [] for name in works}
         for _ in range(ROUNDS):  # side by side, so that a slow moment of the machine meets all
@@ -76,17 +78,17 @@ def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, 
 
 def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Callable[[], int]]:
     """Return what trains all layers: the bare step, in other formats too, and Meadow's epoch."""
-    chosen = {field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
-    schedule = finetuning.Schedule(**chosen)
+    chosen = {field.name: getattr(p, field.name) for field in fields(finetune.Schedule)}
+    schedule = finetune.Schedule(**chosen)
     count = STEPS * schedule.batch_size
     everything = ready.photos("train")
     part = Photos(everything.rows[:count], everything.pixels[:count], everything.targets[:count])
     pixels = torch.from_numpy(np.array(part.pixels))
     targets = torch.from_numpy(part.targets)
 
-    def network() -> backbones.Network:
+    def network() -> architectures.Network:
         size, classes = ready.preprocessing.size, len(ready.classes)
-        return backbones.build(p.arch, weights, classes=classes, size=size, seed=p.seed).train()
+        return architectures.build(p.arch, weights, classes=classes, size=size, seed=p.seed).train()
 
     def bare(form: torch.memory_format, kind: torch.dtype) -> Callable[[], int]:
         net = network().to(memory_format=form)
@@ -107,11 +109,11 @@ def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Call
         return work
 
     own = network()
-    optimizer = finetuning._optimizer(own, schedule)
+    optimizer = finetune._optimizer(own, schedule)
 
     def meadow() -> int:
         team = Team(own, parallel.cores(0))
-        finetuning._epoch(team, optimizer, part, schedule, 0)
+        finetune._epoch(team, optimizer, part, schedule, 0)
         return count
 
     dense, last = torch.contiguous_format, torch.channels_last

@@ -20,7 +20,7 @@ from configobj import ConfigObj
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
 
-from meadow import minio
+from meadow.storage import minio_server
 
 KEY, SECRET = "meadow-test", "of-a-server-that-ends-with-the-test"
 BUCKET = "meadow"
@@ -47,7 +47,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, or start it again, and wait until it answers."""
-        command = [str(minio.binary()), "server", "--quiet", "--address", self.address]
+        command = [str(minio_server.binary()), "server", "--quiet", "--address", self.address]
         if self.certificates:
             command += ["--certs-dir", str(self.certificates)]
         self.process = subprocess.Popen(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from meadow import serving
+from meadow.serving import server
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "deploy/Dockerfile"
@@ -57,10 +57,10 @@ def image(packaged: Path) -> Iterator[Path]:
             *options, source, target = text.split()
             if not options:
                 place = root / target.strip("/")
-                if (packaged / serving.BENTO / source).is_dir():
-                    shutil.copytree(packaged / serving.BENTO / source, place, dirs_exist_ok=True)
+                if (packaged / server.BENTO / source).is_dir():
+                    shutil.copytree(packaged / server.BENTO / source, place, dirs_exist_ok=True)
                 else:
-                    shutil.copy(packaged / serving.BENTO / source, place)
+                    shutil.copy(packaged / server.BENTO / source, place)
         for step in steps("RUN"):
             step = re.sub(r"--mount=\S+", "", step)  # BuildKit's
             subprocess.run(["sh", "-ec", moved(step, root)], check=True, capture_output=True)
@@ -92,7 +92,7 @@ def test_it_serves_as_nobody_with_a_read_only_root(image: Path, tmp_path: Path) 
     environment = dict(each.split("=", 1) for each in ours)
     environment["PATH"] = environment["PATH"].replace("$PATH", "/usr/bin:/bin")
     command = json.loads(moved(steps("CMD")[0], image))
-    port = serving._free_port()
+    port = server._free_port()
     command[command.index("--port") + 1] = port
     (health,) = re.findall(r"CMD (\[.*\])", steps("HEALTHCHECK")[0])
     check = json.loads(health.replace(":3000", f":{port}"))
@@ -111,7 +111,7 @@ def test_it_serves_as_nobody_with_a_read_only_root(image: Path, tmp_path: Path) 
     )
     log = tmp_path / "log"
     with log.open("w") as file:
-        server = subprocess.Popen(
+        process = subprocess.Popen(
             ["unshare", "--mount", "sh", "-ec", inside], env=environment, stdout=file, stderr=file
         )
     try:
@@ -121,11 +121,11 @@ def test_it_serves_as_nobody_with_a_read_only_root(image: Path, tmp_path: Path) 
                 [image / "venv/bin/python", *check[1:]],
                 env=environment, capture_output=True, check=False,
             )  # fmt: skip
-            if done.returncode == 0 or server.poll() is not None:
+            if done.returncode == 0 or process.poll() is not None:
                 break
             time.sleep(0.1)
         assert done is not None
         assert done.returncode == 0, log.read_text()[-3000:] + done.stderr.decode()[-500:]
     finally:
-        server.terminate()
-        assert server.wait(30) in (0, -15), log.read_text()[-3000:]
+        process.terminate()
+        assert process.wait(30) in (0, -15), log.read_text()[-3000:]

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from toys import SetParams, encoded, photo
 
-from meadow import prepared, scores
-from meadow.classifier import Classifier
 from meadow.errors import MeadowError
 from meadow.evaluate import evaluate
+from meadow.evaluation import metrics
+from meadow.inference.classifier import Classifier
+from meadow.pipeline import manifest
 from meadow.prepare import prepare
 from meadow.train import train
 
@@ -28,14 +29,14 @@ def table(path: str) -> list[dict[str, str]]:
 
 def test_the_figures_are_those_of_the_served_object_on_the_test_photos(in_built: Path) -> None:
     """Computed again here, photo by photo, from the files."""
-    model, ready = Classifier.load(), prepared.load()
+    model, ready = Classifier.load(), manifest.load()
     rows = ready.split("test")
     answers = np.stack(
         [model.predict(Path("data/raw", row.path).read_bytes()).probabilities for row in rows]
     )
     found = read("metrics/evaluate.json")
 
-    expected = scores.summary(answers, ready.targets(rows))
+    expected = metrics.summary(answers, ready.targets(rows))
     assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-6)
     assert found["n_test"] == len(rows)
     assert [record["path"] for record in table("reports/predictions.csv")] == [r.path for r in rows]
@@ -91,7 +92,7 @@ def test_evaluating_twice_gives_the_same_bytes(in_built: Path) -> None:
 
 def test_a_photo_that_changed_since_prepare_is_refused(in_built: Path, tmp_path: Path) -> None:
     """Its label, its split and its near-duplicates were decided for other pixels."""
-    path = Path("data/raw", prepared.load().split("test")[0].path)
+    path = Path("data/raw", manifest.load().split("test")[0].path)
     shutil.copy(path, tmp_path)
     path.write_bytes(encoded(photo(4711)))
     try:

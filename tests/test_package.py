@@ -13,9 +13,10 @@ import yaml
 from packaging.requirements import Requirement
 from toys import encoded, photo
 
-from meadow import package, requirements, serving
-from meadow.client import Client
+from meadow import package
 from meadow.errors import MeadowError
+from meadow.serving import pinned_requirements, server
+from meadow.serving.client import Client
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -31,12 +32,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_rebuild_has_the_same_bytes_and_version(packaged: Path, in_built: Path) -> None:
     """BentoML would stamp the time of the build and draw a version at random."""
-    before = contents(serving.BENTO)
-    shutil.rmtree(serving.BENTO)
+    before = contents(server.BENTO)
+    shutil.rmtree(server.BENTO)
     command = [sys.executable, "-m", "meadow.package"]
     subprocess.run(command, check=True, capture_output=True)
 
-    assert before == contents(serving.BENTO)
+    assert before == contents(server.BENTO)
 
 
 def test_the_version_is_the_content(packaged: Path, in_built: Path, tmp_path: Path) -> None:
@@ -49,12 +50,12 @@ def test_the_version_is_the_content(packaged: Path, in_built: Path, tmp_path: Pa
 
     assert one == same != package.content_hash(changed)
     assert one[:12] == json.loads(Path("metrics/package.json").read_text())["version"]
-    assert one[:12] == yaml.safe_load((serving.BENTO / "bento.yaml").read_text())["version"]
+    assert one[:12] == yaml.safe_load((server.BENTO / "bento.yaml").read_text())["version"]
 
 
 def test_it_holds_the_model_and_no_trace_of_the_machine(packaged: Path, in_built: Path) -> None:
     """No absolute path, no time, nothing of the learning side."""
-    held = contents(serving.BENTO)
+    held = contents(server.BENTO)
 
     assert (
         held["src/models/classifier/model.onnx"]
@@ -70,12 +71,12 @@ def test_the_model_card_goes_with_it(packaged: Path, in_built: Path) -> None:
     """It is the README that BentoML shows."""
     card = Path("reports/model-card.md").read_bytes()
 
-    assert card == (serving.BENTO / "README.md").read_bytes()
+    assert card == (server.BENTO / "README.md").read_bytes()
 
 
 def test_it_installs_the_serving_group_alone_and_locked(packaged: Path, in_built: Path) -> None:
     """Each package and all it brings along, pinned; no PyTorch, no DVC."""
-    text = (serving.BENTO / "env/python/requirements.txt").read_text()
+    text = (server.BENTO / "env/python/requirements.txt").read_text()
     pins = dict(line.split("==") for line in text.split() if "==" in line)
 
     assert {"bentoml", "numpy", "onnxruntime", "pillow"} <= pins.keys()
@@ -84,7 +85,7 @@ def test_it_installs_the_serving_group_alone_and_locked(packaged: Path, in_built
         for line in requires(name) or []:
             needed = Requirement(line)
             if needed.marker is None:
-                assert requirements.canonicalize_name(needed.name) in pins, f"{name}: {line}"
+                assert pinned_requirements.canonicalize_name(needed.name) in pins, f"{name}: {line}"
 
 
 def test_a_linked_model_is_refused(packaged: Path, in_built: Path, tmp_path: Path) -> None:
@@ -111,19 +112,19 @@ def test_another_answer_than_evaluates_fails_the_stage(
     predictions.write_text("\n".join([header, ",".join([*start, q, p]), rest]))
     try:
         with pytest.raises(MeadowError, match="evaluate says"):
-            package.compare(serving.BENTO, Path("data/raw"))
+            package.compare(server.BENTO, Path("data/raw"))
     finally:
         predictions.write_text(text)
 
 
 def test_the_bento_runs_its_own_code(packaged: Path, in_built: Path) -> None:
     """What is deployed is what is inside, not the checkout it was built from."""
-    page = serving.BENTO / "src/meadow/docs.html"
+    page = server.BENTO / "src/meadow/serving/static/docs.html"
     text = page.read_text()
     page.write_text("from the Bento")
     try:
         with (
-            serving.serving(serving.BENTO) as url,
+            server.serving(server.BENTO) as url,
             urllib.request.urlopen(f"{url}/docs") as response,
         ):
             assert response.read() == b"from the Bento"
@@ -156,7 +157,7 @@ def test_the_server_ends_with_the_process_that_started_it(packaged: Path, in_bui
 
 def test_the_workspace_is_served_too(packaged: Path, in_built: Path) -> None:
     """`bentoml serve meadow.service:PhotoClassifier`."""
-    with serving.serving("meadow.service:PhotoClassifier") as url, Client(url) as client:
+    with server.serving("meadow.service:PhotoClassifier") as url, Client(url) as client:
         assert client.ask(encoded(photo(3)))["label"] in ("gold", "moss")
 
 
@@ -164,17 +165,17 @@ def test_a_service_without_a_model_does_not_start(project: Path) -> None:
     """And says which command makes one."""
     with (
         pytest.raises(MeadowError, match=r"did not start[\s\S]*dvc repro"),
-        serving.serving("meadow.service:PhotoClassifier"),
+        server.serving("meadow.service:PhotoClassifier"),
     ):
         pass
 
 
 def test_every_requirement_is_pinned() -> None:
     """A group pins what it names, and constraints.txt agrees with it."""
-    locked = requirements.pins(ROOT / "requirements/constraints.txt")
+    locked = pinned_requirements.pins(ROOT / "requirements/constraints.txt")
     for group in ("serving", "learning", "tracking", "dev"):
         lines = (ROOT / f"requirements/{group}.txt").read_text().splitlines()
-        pins = requirements.pins(ROOT / f"requirements/{group}.txt")
+        pins = pinned_requirements.pins(ROOT / f"requirements/{group}.txt")
 
         assert len(pins) == len([line for line in lines if line and not line.startswith("#")])
         assert {name: locked[name] for name in pins} == pins

@@ -13,7 +13,7 @@ from browser import DESKTOP, PHONE, Browser, invalid, too_wide, violations
 from playwright.sync_api import Page, Route, expect
 from toys import colour_classifier, encoded, photo, two_colours
 
-from meadow import serving
+from meadow.serving import server
 
 pytestmark = pytest.mark.slow
 SOURCE = Path(__file__).parents[1] / "src/meadow"
@@ -50,7 +50,7 @@ def served(model: Path, **environment: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"MEADOW_MODEL": str(model), **environment}.items():
             patch.setenv(name, value)
-        with serving.serving("meadow.service:PhotoClassifier") as url:
+        with server.serving("meadow.service:PhotoClassifier") as url:
             yield url
 
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from toys import SetParams, draw_set, encoded, photo
 
-from meadow import prepared
 from meadow.errors import MeadowError
-from meadow.photos import Preprocessing
+from meadow.pipeline import manifest
+from meadow.pipeline.image import Preprocessing
 from meadow.prepare import prepare
 
 RAW = Path("data/raw")
@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_every_photo_is_listed_once_and_packed_in_order(toy_set: Path) -> None:
     """The manifest names each photo, and row i of train.npy is the i-th train photo of it."""
     prepare()
-    ready = prepared.load()
+    ready = manifest.load()
 
     assert ready.classes == ["gold", "moss"]
     assert [row.path for row in ready.rows] == sorted(
@@ -55,7 +55,7 @@ def test_the_test_photos_are_not_packed(toy_set: Path) -> None:
     """What train cannot read, it cannot learn from."""
     prepare()
 
-    assert sorted(p.name for p in prepared.FOLDER.iterdir()) == [
+    assert sorted(p.name for p in manifest.FOLDER.iterdir()) == [
         "classes.json",
         "left_out.csv",
         "manifest.csv",
@@ -81,11 +81,11 @@ def test_same_photos_same_bytes_at_any_number_of_threads(
 def test_adding_photos_moves_no_old_one(toy_set: Path) -> None:
     """Otherwise figures of two versions of the data could not be compared."""
     prepare()
-    before = {row.path: row.split for row in prepared.load().rows}
+    before = {row.path: row.split for row in manifest.load().rows}
     for i in range(30):
         (toy_set / "gold" / f"new{i}.jpg").write_bytes(encoded(photo(1000 + i)))
     prepare()
-    after = {row.path: row.split for row in prepared.load().rows}
+    after = {row.path: row.split for row in manifest.load().rows}
 
     assert len(after) == len(before) + 30
     assert before == {path: after[path] for path in before}
@@ -153,7 +153,7 @@ def test_copies_and_near_duplicates_stay_on_one_side(toy_set: Path) -> None:
 
     prepare()
 
-    rows = {row.path: row for row in prepared.load().rows}
+    rows = {row.path: row for row in manifest.load().rows}
     group = [rows[f"gold/{name}"] for name in ("003.jpg", "poor.jpg", "small.png")]
     assert left_out() == {"gold/copy.jpg": "copy"}
     assert figures()["near_duplicates"] == 3
@@ -222,7 +222,7 @@ def test_odd_file_names_are_names(toy_set: Path) -> None:
 
     prepare()
 
-    assert names <= {Path(row.path).name for row in prepared.load().rows}
+    assert names <= {Path(row.path).name for row in manifest.load().rows}
 
 
 def test_a_link_out_of_the_set_is_not_followed(toy_set: Path, tmp_path: Path) -> None:
@@ -284,4 +284,4 @@ def test_a_killed_run_is_not_taken_for_a_whole_one(toy_set: Path) -> None:
     prepare()
 
     assert not part.exists()
-    assert len(prepared.load().photos("train").pixels) == figures()["train"]
+    assert len(manifest.load().photos("train").pixels) == figures()["train"]

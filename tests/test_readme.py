@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from meadow import photo_set, photos
 from meadow.cli import _parser
-from meadow.settings import Settings
+from meadow.curation import discovery
+from meadow.pipeline import image
+from meadow.serving.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -56,9 +57,9 @@ def test_the_readme_is_one_page() -> None:
 
 def test_the_documented_limits_are_those_of_the_code() -> None:
     """The photo contract."""
-    assert f"at most {photos.MAX_PIXELS // 10**6} megapixels" in README
-    assert f"2 to {photo_set.MAX_CLASSES} classes" in README
-    page = (ROOT / "src/meadow/docs.html").read_text()
+    assert f"at most {image.MAX_PIXELS // 10**6} megapixels" in README
+    assert f"2 to {discovery.MAX_CLASSES} classes" in README
+    page = (ROOT / "src/meadow/serving/static/docs.html").read_text()
     assert (settings := Settings()).max_body == 20 * 2**20
-    assert settings.max_pixels == photos.MAX_PIXELS
-    assert f"20&nbsp;MiB and {photos.MAX_PIXELS // 10**6}&nbsp;megapixels" in page
+    assert settings.max_pixels == image.MAX_PIXELS
+    assert f"20&nbsp;MiB and {image.MAX_PIXELS // 10**6}&nbsp;megapixels" in page

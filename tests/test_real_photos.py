@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from toys import SetParams
 
-from meadow import dandelion_grass
+from meadow.commands import dandelion_grass
 from meadow.evaluate import evaluate
+from meadow.experiments.recipes import read
 from meadow.prepare import prepare
-from meadow.pretrained import Weights
-from meadow.recipes import read
 from meadow.train import train
+from meadow.training.weights import Weights
 
 SHARED = Path(__file__).parents[2] / "shared"
 PHOTOS = SHARED / "photos/dandelion-grass"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from toys import encoded, photo
 
-from meadow import serving
+from meadow.serving import server
 
 pytestmark = pytest.mark.slow
 GOOD = encoded(photo(1))
@@ -24,7 +24,7 @@ MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 def client(packaged: Path) -> Iterator[httpx.Client]:
     """Talk to `bentoml serve` on the built Bento."""
     with (
-        serving.serving(packaged / serving.BENTO) as url,
+        server.serving(packaged / server.BENTO) as url,
         httpx.Client(base_url=url, timeout=30) as client,
     ):
         yield client

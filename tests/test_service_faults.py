@@ -20,10 +20,10 @@ from bad_photos import GOOD, MULTIPART, Call, calls, files, mutated, part
 from PIL import Image
 from toys import encoded
 
-from meadow import serving
 from meadow.errors import MeadowError
-from meadow.photos import PhotoError, Preprocessing
-from meadow.settings import Settings
+from meadow.pipeline.image import PhotoError, Preprocessing
+from meadow.serving import server
+from meadow.serving.settings import Settings
 
 pytestmark = pytest.mark.slow
 STATUS = {"format": 415, "damaged": 422, "too_small": 422, "too_large": 413}
@@ -41,7 +41,7 @@ def started(bento: Path, **settings: str) -> Iterator[tuple[httpx.Client, psutil
         with pytest.MonkeyPatch.context() as patch:
             for name, value in settings.items():
                 patch.setenv(name, value)
-            url = stack.enter_context(serving.serving(bento))
+            url = stack.enter_context(server.serving(bento))
         client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
         (process,) = set(psutil.Process().children()) - before
         yield client, process
@@ -50,14 +50,14 @@ def started(bento: Path, **settings: str) -> Iterator[tuple[httpx.Client, psutil
 @pytest.fixture(scope="module")
 def client(packaged: Path) -> Iterator[httpx.Client]:
     """Talk to a service that all tests but the last ones share."""
-    with started(packaged / serving.BENTO) as (client, _):
+    with started(packaged / server.BENTO) as (client, _):
         yield client
 
 
 @pytest.fixture(scope="module")
 def strict(packaged: Path) -> Iterator[httpx.Client]:
     """Talk to one with a short line and little patience."""
-    with started(packaged / serving.BENTO, MEADOW_TIMEOUT="5", MEADOW_QUEUE="2") as (client, _):
+    with started(packaged / server.BENTO, MEADOW_TIMEOUT="5", MEADOW_QUEUE="2") as (client, _):
         yield client
 
 
@@ -225,7 +225,7 @@ def test_a_full_line_is_said_to_be(strict: httpx.Client) -> None:
 def test_sigterm_loses_no_accepted_request(packaged: Path) -> None:
     """All that were under way are answered, then the process ends by itself."""
     photo = encoded(Image.new("RGB", (4000, 4000)), "PNG")
-    with started(packaged / serving.BENTO) as (client, process):
+    with started(packaged / server.BENTO) as (client, process):
         url = f"{client.base_url}/predict"
         with ThreadPoolExecutor(12) as pool:
             under_way = [pool.submit(httpx.post, url, content=photo, timeout=60) for _ in range(12)]
@@ -240,7 +240,7 @@ def test_sigterm_loses_no_accepted_request(packaged: Path) -> None:
 
 def test_a_killed_worker_is_replaced(packaged: Path) -> None:
     """As the kernel kills one that takes too much memory."""
-    with started(packaged / serving.BENTO) as (client, process):
+    with started(packaged / server.BENTO) as (client, process):
         (worker,) = process.children()
         worker.kill()
         end = time.monotonic() + 20
@@ -258,13 +258,13 @@ def test_a_corrupt_model_never_becomes_ready(
     packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One bit of it is enough; and it says why."""
-    bento = shutil.copytree(packaged / serving.BENTO, tmp_path / "bento")
+    bento = shutil.copytree(packaged / server.BENTO, tmp_path / "bento")
     network = bento / "src/models/classifier/model.onnx"
     data = bytearray(network.read_bytes())
     data[-100] ^= 1
     network.write_bytes(data)
-    monkeypatch.setattr(serving, "READY_WITHIN", 6)  # seconds; a good one needs 2
-    with pytest.raises(MeadowError, match="is damaged: its SHA-256"), serving.serving(bento):
+    monkeypatch.setattr(server, "READY_WITHIN", 6)  # seconds; a good one needs 2
+    with pytest.raises(MeadowError, match="is damaged: its SHA-256"), server.serving(bento):
         pass
 
 

@@ -16,11 +16,13 @@ import torchvision
 from safetensors.torch import load_file
 from toys import SetParams
 
-from meadow import backbones, features, prepared, train
-from meadow.classifier import Classifier
+from meadow import train
 from meadow.errors import MeadowError
+from meadow.inference.classifier import Classifier
+from meadow.pipeline import manifest
 from meadow.prepare import prepare
-from meadow.pretrained import Weights
+from meadow.training import architectures, features
+from meadow.training.weights import Weights
 
 MODEL = Path("models/classifier")
 
@@ -67,12 +69,12 @@ def test_the_saved_weights_give_the_answers_of_the_served_graph(
     set_params(train={"method": method})
     train.train()
     model, tensors = Classifier.load(), load_file(MODEL / "weights.safetensors")
-    pixels = np.array(prepared.load().photos("val").pixels)
+    pixels = np.array(manifest.load().photos("val").pixels)
     none = Weights.of("none")
-    network = backbones.build("shufflenet_v2_x0_5", none, classes=2, size=32, seed=0)
+    network = architectures.build("shufflenet_v2_x0_5", none, classes=2, size=32, seed=0)
     with torch.no_grad():
         if method == "probe":
-            seen = backbones.Features(network).eval()(torch.from_numpy(pixels))[0].double()
+            seen = architectures.Features(network).eval()(torch.from_numpy(pixels))[0].double()
             logits = seen @ tensors["head.weight"] + tensors["head.bias"]
         else:
             network.backbone.load_state_dict(tensors)
@@ -120,7 +122,7 @@ def test_features_are_computed_once_per_photo_and_network(
     set_params(train={"l2": 0.1})
     train.train()
 
-    assert seen == len([row for row in prepared.load().rows if row.split != "test"])
+    assert seen == len([row for row in manifest.load().rows if row.split != "test"])
     assert sum(computed) == seen
 
     set_params(train={"seed": 1})  # random weights of another seed are another network

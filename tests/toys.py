@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from meadow.classifier import NETWORK, Classifier, describe
-from meadow.photos import Preprocessing
+from meadow.inference.classifier import NETWORK, Classifier, describe
+from meadow.pipeline.image import Preprocessing
 
 SetParams = Callable[..., None]
 SQUASH = Preprocessing(32, "squash")

@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from meadow import dandelion_grass, demo, importing, overrides, params, photo_set, recipes, tracking
+from meadow import params
+from meadow.commands import dandelion_grass, demo, importing
+from meadow.curation import discovery, overrides
 from meadow.errors import MeadowError, run
-from meadow.pretrained import Weights
+from meadow.experiments import recipes
+from meadow.storage import dvc_git
+from meadow.training.weights import Weights
 
 RAW = Path("data/raw")
 
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--metric", help="such as cv_accuracy; never one of the test photos")
     each.set_defaults(command=_sweep)
     each = commands.add_parser("queue", help="run what `dvc exp run --queue` has queued, and wait")
-    each.set_defaults(command=_lazily("experiment_queue", "run"))
+    each.set_defaults(command=_lazily("experiments.queue", "run"))
     each = commands.add_parser("compare", help="what differs between versions, photo by photo")
     each.add_argument(
         "revisions", nargs="*", metavar="VERSION",
@@ -84,20 +88,20 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
     each.set_defaults(command=_compare)
     each = commands.add_parser("release", help="have the gate compare others with this model")
-    each.set_defaults(command=_lazily("release", "release"))
+    each.set_defaults(command=_lazily("experiments.release", "release"))
     each = commands.add_parser("share", help="push all that a colleague needs to the remote")
-    each.set_defaults(command=_lazily("sharing", "share"))
+    each.set_defaults(command=_lazily("storage.sharing", "share"))
     each = commands.add_parser("verify", help="prove that a clone gets it all back")
-    each.set_defaults(command=_lazily("sharing", "verify"))
+    each.set_defaults(command=_lazily("storage.sharing", "verify"))
     each = commands.add_parser("doctor", help="check Git, packages, keys, cache, disk and remote")
-    each.set_defaults(command=_lazily("doctor", "doctor"))
+    each.set_defaults(command=_lazily("commands.doctor", "doctor"))
 
     server = commands.add_parser("minio", help="a MinIO server of one's own as the remote")
     deeds = server.add_subparsers(title="deeds", required=True, metavar="start|stop")
     each = deeds.add_parser("start", help="on the loopback, with random keys; makes the bucket")
-    each.set_defaults(command=_lazily("minio", "start"))
+    each.set_defaults(command=_lazily("storage.minio_server", "start"))
     each = deeds.add_parser("stop", help="its data stay")
-    each.set_defaults(command=_lazily("minio", "stop"))
+    each.set_defaults(command=_lazily("storage.minio_server", "stop"))
 
     each = commands.add_parser("predict", help="classify photos")
     each.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, 'patterns/**'")
@@ -133,28 +137,28 @@ def _data_import(chosen: argparse.Namespace) -> None:
 
 
 def _data_report(chosen: argparse.Namespace) -> None:
-    from meadow import data_report  # with NumPy: 0.2 s
+    from meadow.reporting import dataset_report  # with NumPy: 0.2 s
 
-    data_report.data_report(chosen.html)
+    dataset_report.data_report(chosen.html)
 
 
 def _replace_set(make: Callable[[], None]) -> None:
-    tracking.refuse_untracked(RAW)
+    dvc_git.refuse_untracked(RAW)
     make()
-    tracking.track(RAW)
+    dvc_git.track(RAW)
     print(f"{RAW} is tracked by {RAW}.dvc. Next: `dvc repro`, then `git add -A && git commit`.")
 
 
 def _review(chosen: argparse.Namespace) -> None:
     folder = Path(params.load("data", params.Data).dir)
-    files = photo_set.find(folder)
+    files = discovery.find(folder)
     overrides.decide(folder, files, chosen.path, chosen.decision, chosen.label)
     print(f"{overrides.FILE} has it. Next: `dvc repro`, then `git commit` with {overrides.FILE}.")
 
 
 def _weights(chosen: argparse.Namespace) -> None:
     path = Weights.take(chosen.file)
-    tracking.track(path)
+    dvc_git.track(path)
     print(recipes.set_params({"train": {"weights": str(path)}}) or "params.yaml names it already.")
 
 
@@ -163,25 +167,25 @@ def _recipe(chosen: argparse.Namespace) -> None:
 
 
 def _sweep(chosen: argparse.Namespace) -> None:
-    from meadow import ranges, sweep  # with Optuna: 0.5 s
+    from meadow.experiments import search_space, sweep  # with Optuna: 0.5 s
 
-    texts = ranges.from_file(chosen.file) if chosen.file else {}
+    texts = search_space.from_file(chosen.file) if chosen.file else {}
     for each in chosen.ranges:
         key, equals, text = each.partition("=")
         if not equals:
-            raise MeadowError(f"{each!r} is no range. {ranges.FORMS} behind KEY=.")
+            raise MeadowError(f"{each!r} is no range. {search_space.FORMS} behind KEY=.")
         texts[key] = text
     sweep.sweep(texts, chosen.trials, chosen.metric)
 
 
 def _compare(chosen: argparse.Namespace) -> None:
-    from meadow import compare  # with NumPy: 0.2 s
+    from meadow.experiments import compare  # with NumPy: 0.2 s
 
     compare.compare(chosen.revisions, chosen.html, chosen.form)
 
 
 def _predict(chosen: argparse.Namespace) -> None:
-    from meadow import predict  # with ONNX Runtime: 0.2 s
+    from meadow.commands import predict  # with ONNX Runtime: 0.2 s
 
     try:
         if not predict.predict(chosen.photos, chosen.url, as_json=chosen.json):

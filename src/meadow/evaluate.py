@@ -17,25 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from meadow import (
-    classifier,
-    features,
-    gate,
-    head,
-    model_card,
-    outputs,
-    parallel,
-    params,
-    prepared,
-    report,
-    reports,
-    review,
-    scores,
-)
-from meadow.classifier import Answer, Classifier
+from meadow import params
 from meadow.errors import MeadowError, run
-from meadow.findings import Findings, Judged
-from meadow.prepared import Prepared, Row
+from meadow.evaluation import gate, label_issues, metrics, tables
+from meadow.inference import classifier
+from meadow.inference.classifier import Answer, Classifier
+from meadow.pipeline import atomic, manifest, parallel
+from meadow.pipeline.manifest import Prepared, Row
+from meadow.reporting import model_card, sections
+from meadow.reporting.findings import Findings, Judged
+from meadow.training import features, probe
 
 METRICS = Path("metrics/evaluate.json")
 GATE = Path("metrics/gate.json")
@@ -46,7 +37,7 @@ def evaluate() -> None:
     folder = Path(params.load("data", params.Data).dir)
     p = params.load("evaluate", params.Evaluate)
     workers = params.load("runtime", params.Runtime).workers
-    ready = prepared.load()
+    ready = manifest.load()
     model = Classifier.load()
     rows = ready.split("test")
     targets = ready.targets(rows)
@@ -56,13 +47,13 @@ def evaluate() -> None:
 
     answers = list(parallel.ordered(answer, rows, workers=workers, title="evaluate"))
     probabilities = np.stack([each.probabilities for each in answers])
-    figures = {**scores.summary(probabilities, targets), "n_test": len(rows)}
+    figures = {**metrics.summary(probabilities, targets), "n_test": len(rows)}
     figures |= doubts(answers, targets)
     probe = model.about["method"] == "probe"
     if probe:
         others = ready.split("train") + ready.split("val")
         out_of_fold = cross_validated(model, ready, p.folds, workers)
-        cv = scores.summary(out_of_fold, ready.targets(others))
+        cv = metrics.summary(out_of_fold, ready.targets(others))
         figures |= {f"cv_{name}": value for name, value in cv.items()} | {"cv_n": len(others)}
 
     verdict = gate.verdict(figures, rows, probabilities, targets, p)
@@ -78,20 +69,20 @@ def evaluate() -> None:
         limits=p.model_dump(),
         read=partial(read, folder),
     )
-    reports.write_plots(probabilities, targets, model.classes)
-    with outputs.whole(reports.FOLDER) as out:
+    tables.write_plots(probabilities, targets, model.classes)
+    with atomic.whole(tables.FOLDER) as out:
         out.mkdir()
-        reports.write_predictions(out, rows, answers, model.classes)
-        reports.write_classes(out, probabilities, targets, model.classes)
-        reports.write_mistakes(out, folder, rows, probabilities, model.classes)
+        tables.write_predictions(out, rows, answers, model.classes)
+        tables.write_classes(out, probabilities, targets, model.classes)
+        tables.write_mistakes(out, folder, rows, probabilities, model.classes)
         if probe:
-            review.write(out, others, out_of_fold, model.classes, partial(read, folder))
-        report.write(out, found)
+            label_issues.write(out, others, out_of_fold, model.classes, partial(read, folder))
+        sections.write(out, found)
         model_card.write(out, found)
-    outputs.write_json(GATE, verdict)
-    outputs.write_json(METRICS, figures)
+    atomic.write_json(GATE, verdict)
+    atomic.write_json(METRICS, figures)
     print(found.summary)
-    print(f"Look: {reports.FOLDER}/report.html")
+    print(f"Look: {tables.FOLDER}/report.html")
 
 
 def read(folder: Path, row: Row) -> bytes:
@@ -105,7 +96,7 @@ def read(folder: Path, row: Row) -> bytes:
 def doubts(answers: Sequence[Answer], targets: NDArray[np.int64]) -> dict[str, float]:
     """Return how often the set holds the true class, its size, and how many photos are "in"."""
     held = [bool(each.prediction_set[t]) for each, t in zip(answers, targets, strict=True)]
-    low, high = scores.wilson(sum(held), len(held))
+    low, high = metrics.wilson(sum(held), len(held))
     return {
         "set_coverage": sum(held) / len(held),
         "set_coverage_low": low,
@@ -120,12 +111,12 @@ def cross_validated(
 ) -> NDArray[np.float64]:
     """Return probabilities of the train, then the val photos, each by a head that did not see it.
 
-    The whole recipe is cross-validated, see `head.cross_validate`: (n, classes).
+    The whole recipe is cross-validated, see `probe.cross_validate`: (n, classes).
     """
     network = classifier.FOLDER / classifier.NETWORK
     examples, _ = features.examples(network, model.about["backbone"], ready, workers=workers)
     l2 = None if model.about["l2_chosen"] else model.about["l2"]
-    return head.cross_validate(examples, l2, folds)
+    return probe.cross_validate(examples, l2, folds)
 
 
 if __name__ == "__main__":

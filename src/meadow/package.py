@@ -11,14 +11,17 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import chdir
 from itertools import chain, islice
 from pathlib import Path
 
 import yaml
 
-from meadow import outputs, params, requirements, serving
-from meadow.client import Client
+from meadow import params
 from meadow.errors import MeadowError, run
+from meadow.pipeline import atomic
+from meadow.serving import pinned_requirements, server
+from meadow.serving.client import Client
 
 METRICS = Path("metrics/package.json")
 SERVING = Path("requirements/serving.txt")
@@ -34,18 +37,18 @@ def package() -> None:
         version = content_hash(staged)[:12]
         built = build(staged, version, Path(temporary) / "home")
         compared, difference = compare(built, photos)
-        with outputs.whole(serving.BENTO) as out:
+        with atomic.whole(server.BENTO) as out:
             shutil.copytree(built, out)
-    size = sum(file.stat().st_size for file in serving.BENTO.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in server.BENTO.rglob("*") if file.is_file())
     figures = {
         "version": version,
         "bytes": size,
         "compared": compared,
         "largest_difference": difference,
     }
-    outputs.write_json(METRICS, figures)
+    atomic.write_json(METRICS, figures)
     print(
-        f"{serving.BENTO}: version {version}, {size / 1e6:.0f} MB; its answers to {compared} test"
+        f"{server.BENTO}: version {version}, {size / 1e6:.0f} MB; its answers to {compared} test"
         " photos are evaluate's. Next: `make serve`"
     )
 
@@ -56,8 +59,7 @@ def stage(folder: Path) -> Path:
     BentoML copies links as links, and the Bento would hold no model; here they are refused.
     """
     recipe = yaml.safe_load(Path("bentofile.yaml").read_text("utf-8"))
-    included = [sorted(Path().glob(name)) or [Path(name)] for name in recipe["include"]]
-    for source in [Path("bentofile.yaml"), *chain.from_iterable(included)]:
+    for source in [Path("bentofile.yaml"), *chain.from_iterable(map(_files, recipe["include"]))]:
         if source.is_symlink() or not source.is_file():
             raise MeadowError(
                 f"bentofile.yaml includes {source}, which is a link or missing. Run `dvc repro`,"
@@ -68,8 +70,16 @@ def stage(folder: Path) -> Path:
         shutil.copyfile(source, target)
     lock = folder / SERVING
     lock.parent.mkdir(parents=True, exist_ok=True)
-    lock.write_text("\n".join(requirements.locked(SERVING)) + "\n", "utf-8")
+    lock.write_text("\n".join(pinned_requirements.locked(SERVING)) + "\n", "utf-8")
     return folder
+
+
+def _files(included: str) -> list[Path]:
+    """Return the files that an entry of bentofile.yaml means: a file, a pattern, or a folder."""
+    if included.endswith("/"):
+        files = sorted(path for path in Path(included).rglob("*") if not path.is_dir())
+        return [path for path in files if "__pycache__" not in path.parts]
+    return sorted(Path().glob(included)) or [Path(included)]
 
 
 def content_hash(folder: Path) -> str:
@@ -88,9 +98,8 @@ def build(staged: Path, version: str, home: Path) -> Path:
     os.environ.update(BENTOML_HOME=str(home), BENTOML_DO_NOT_TRACK="True")
     import bentoml  # it makes its home when it is imported
 
-    bento = bentoml.bentos.build_bentofile(
-        str(staged / "bentofile.yaml"), version=version, build_ctx=str(staged)
-    )
+    with chdir(staged):  # where bentofile.yaml finds the description
+        bento = bentoml.bentos.build_bentofile("bentofile.yaml", version=version)
     description = Path(bento.path) / "bento.yaml"
     # The one thing in a Bento that is not made of its content.
     text = re.sub(
@@ -116,7 +125,7 @@ def compare(bento: Path, photos: Path) -> tuple[int, float]:
     with Path("reports/predictions.csv").open(encoding="utf-8", newline="") as file:
         expected = list(islice(csv.DictReader(file), COMPARED))
     largest = 0.0
-    with serving.serving(bento) as url, Client(url) as client:
+    with server.serving(bento) as url, Client(url) as client:
         for record in expected:
             answer = client.ask((photos / record["path"]).read_bytes())
             for name, p in answer["probabilities"].items():

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from meadow.errors import MeadowError
-from meadow.photos import MIN_SIDE
+from meadow.pipeline.image import MIN_SIDE
 
 PARAMS = Path("params.yaml")
 SECTIONS = ("data", "prepare", "train", "evaluate", "runtime")

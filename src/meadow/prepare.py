@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meadow import inspection, outputs, overrides, parallel, params, photo_set, prepared, splits
+from meadow import params
+from meadow.curation import discovery, inspection, overrides
+from meadow.curation.inspection import BadPhoto, GoodPhoto
 from meadow.errors import MeadowError, run
-from meadow.inspection import BadPhoto, GoodPhoto
-from meadow.photos import Preprocessing
-from meadow.prepared import Row, Spool
+from meadow.pipeline import atomic, manifest, parallel, splits
+from meadow.pipeline.image import Preprocessing
+from meadow.pipeline.manifest import Row, Spool
 
 METRICS = Path("metrics/prepare.json")
 
@@ -31,13 +33,13 @@ def prepare() -> None:
     if p.val + p.test >= 1:
         raise MeadowError(f"prepare.val {p.val} + prepare.test {p.test} leave nothing to train on.")
     preprocessing = Preprocessing(p.size, p.resize)
-    found = photo_set.find(folder)
+    found = discovery.find(folder)
     files, dropped = overrides.apply(folder, found)
 
-    def look(file: photo_set.PhotoFile) -> BadPhoto | tuple[GoodPhoto, NDArray[np.uint8]]:
+    def look(file: discovery.PhotoFile) -> BadPhoto | tuple[GoodPhoto, NDArray[np.uint8]]:
         return inspection.inspect(folder, file, preprocessing, p.min_side)
 
-    with outputs.whole(prepared.FOLDER) as out, Spool(out, p.size) as spool:
+    with atomic.whole(manifest.FOLDER) as out, Spool(out, p.size) as spool:
         good: list[GoodPhoto] = []
         left_out: list[BadPhoto] = []
         for seen in parallel.ordered(look, files, workers=workers, title="prepare"):
@@ -79,12 +81,12 @@ def prepare() -> None:
         for name in ("train", "val"):
             places = [i for i, row in zip(originals, rows, strict=True) if row.split == name]
             spool.pack(places, out / f"{name}.npy")
-        prepared.write_manifest(out, sorted({row.label for row in rows}), preprocessing, rows)
+        manifest.write_manifest(out, sorted({row.label for row in rows}), preprocessing, rows)
         table = ({"path": b.file.path, "reason": b.reason, "detail": b.detail} for b in left_out)
-        prepared.write_csv(out / "left_out.csv", ["path", "reason", "detail"], table)
+        manifest.write_csv(out / "left_out.csv", ["path", "reason", "detail"], table)
     decided = {"dropped": len(dropped), "relabelled": len(set(files) - set(found))}
     known = figures(len(found), rows, left_out)
-    outputs.write_json(METRICS, known | {"overrides": decided})
+    atomic.write_json(METRICS, known | {"overrides": decided})
     parts = ", ".join(f"{known[name]} {name}" for name in splits.SPLITS)
     print(
         f"{known['kept']} of {known['found']} photos kept, in {known['classes']} classes: {parts};"

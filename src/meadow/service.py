@@ -22,16 +22,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from meadow import schema, upload
-from meadow.classifier import Classifier
-from meadow.engine import Busy, Engine, Work
-from meadow.explanation import Busy as BusyExplaining
-from meadow.explanation import Explainer
-from meadow.guard import Guard, Routes
-from meadow.photos import FORMATS, MIN_SIDE, PhotoError
-from meadow.refusals import Refused
-from meadow.settings import Settings
-from meadow.telemetry import Telemetry
+from meadow.inference.classifier import Classifier
+from meadow.pipeline.image import FORMATS, MIN_SIDE, PhotoError
+from meadow.serving import schema, upload
+from meadow.serving.middleware import Guard, Routes
+from meadow.serving.occlusion import Busy as BusyExplaining
+from meadow.serving.occlusion import Explainer
+from meadow.serving.pool import Busy, Engine, Work
+from meadow.serving.refusals import Refused
+from meadow.serving.settings import Settings
+from meadow.serving.telemetry import Telemetry
 
 NAME = "photo_classifier"
 PACKAGES = ("bentoml", "numpy", "onnxruntime", "pillow")
@@ -210,7 +210,7 @@ class PhotoClassifier:
 
 def page(name: str) -> Callable[[Request], Awaitable[Response]]:
     """Serve a file that lies beside this one; it may load nothing from elsewhere."""
-    file = Path(__file__).with_name(name)
+    file = Path(__file__).with_name("serving") / "static" / name
     content = file.read_bytes()
     headers = {
         "Cache-Control": "no-cache",

@@ -16,22 +16,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from safetensors.numpy import save_file
 
-from meadow import (
-    classifier,
-    conformal,
-    features,
-    graphs,
-    head,
-    neighbours,
-    outputs,
-    params,
-    prepared,
-    quantization,
-)
+from meadow import params
 from meadow.errors import run
-from meadow.neighbours import Neighbours
-from meadow.prepared import Prepared
-from meadow.pretrained import Weights
+from meadow.inference import classifier, conformal
+from meadow.pipeline import atomic, manifest
+from meadow.pipeline.manifest import Prepared
+from meadow.training import features, onnx_graph, out_of_distribution, probe, quantization
+from meadow.training.out_of_distribution import Neighbours
+from meadow.training.weights import Weights
 
 METRICS = Path("metrics/train")
 Log = Callable[[dict[str, float]], None]
@@ -57,7 +49,7 @@ def train() -> None:
     p = params.load("train", params.Train)
     coverage = params.load("evaluate", params.Evaluate).coverage
     workers = params.load("runtime", params.Runtime).workers
-    ready = prepared.load()
+    ready = manifest.load()
     weights = Weights.of(p.weights)
     # Without dvcyaml=None DVCLive would rewrite dvc.yaml.
     with Live(str(METRICS), dvcyaml=None, save_dvc_exp=False) as live:
@@ -71,11 +63,11 @@ def train() -> None:
         for name, value in trained.figures.items():
             group, key = name.split("/")
             live.summary[group][key] = value
-    with outputs.whole(classifier.FOLDER) as out:
+    with atomic.whole(classifier.FOLDER) as out:
         out.mkdir()
         save_file(trained.tensors, out / "weights.safetensors")
-        network = graphs.with_neighbours(trained.network, trained.neighbours)
-        graphs.save(network, out / classifier.NETWORK)
+        network = onnx_graph.with_neighbours(trained.network, trained.neighbours)
+        onnx_graph.save(network, out / classifier.NETWORK)
         classifier.describe(
             out,
             classes=ready.classes,
@@ -93,16 +85,16 @@ def train() -> None:
     print(f"{p.arch}, {p.method}: {kept}; in {classifier.FOLDER}")
 
 
-def probe(
+def fit_probe(
     p: params.Train, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
 ) -> Trained:
     """Fit a linear head on the frozen features of the train and val photos."""
     backbone, digest = features.backbone(p, weights, ready)
     examples, texture = features.examples(backbone, digest, ready, workers=workers)
-    fitted = head.fit(examples, None if p.l2 == "auto" else p.l2)
+    fitted = probe.fit(examples, None if p.l2 == "auto" else p.l2)
     for log_loss in fitted.log_loss.values():
         log({"cv/log_loss": log_loss})
-    network = graphs.with_head(backbone, fitted.weight, fitted.bias)
+    network = onnx_graph.with_head(backbone, fitted.weight, fitted.bias)
     return Trained(
         network,
         {"head.weight": fitted.weight, "head.bias": fitted.bias},
@@ -113,27 +105,32 @@ def probe(
             "temperature": round(fitted.temperature, 6),
         },
         {"cv/log_loss": fitted.log_loss[fitted.l2]},
-        neighbours.fit(examples.features[:, 0], texture, examples.groups, coverage),
+        out_of_distribution.fit(examples.features[:, 0], texture, examples.groups, coverage),
         conformal.threshold(fitted.held_out, examples.targets, coverage),
     )
 
 
-def finetune(
+def fit_network(
     p: params.Train, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
 ) -> Trained:
     """Train all layers on the train photos; the val photos choose the epoch."""
-    from meadow import backbones, finetuning  # they import PyTorch, which a probe rarely needs
+    from meadow.training import (  # they import PyTorch, which a probe rarely needs
+        architectures,
+        finetune,
+    )
 
     size, classes = ready.preprocessing.size, len(ready.classes)
-    network = backbones.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
+    network = architectures.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
     outs = ["logits", *features.OUTPUTS]
-    backbones.exported(backbones.WithFeatures(network), size=size, outputs=outs)  # or fail now
-    schedule = finetuning.Schedule(
-        **{field.name: getattr(p, field.name) for field in fields(finetuning.Schedule)}
+    architectures.exported(
+        architectures.WithFeatures(network), size=size, outputs=outs
+    )  # or fail now
+    schedule = finetune.Schedule(
+        **{field.name: getattr(p, field.name) for field in fields(finetune.Schedule)}
     )
-    checkpoint = finetuning.checkpoint(p.arch, weights, ready, schedule)
+    checkpoint = finetune.checkpoint(p.arch, weights, ready, schedule)
     learned, val = ready.photos("train"), ready.photos("val")
-    kept = finetuning.finetune(
+    kept = finetune.finetune(
         network,
         learned,
         val,
@@ -142,25 +139,25 @@ def finetune(
         workers=workers,
         log=log,
     )
-    graph = backbones.exported(backbones.WithFeatures(network), size=size, outputs=outs)
+    graph = architectures.exported(architectures.WithFeatures(network), size=size, outputs=outs)
     if p.precision == "int8":
         graph = quantization.int8(graph, quantization.sample(learned))
     seen, vectors, texture = features.seen(graph, [learned, val], outs, workers=workers)
     logits = seen[len(learned.rows) :].astype(np.float64)
-    temperature = head.calibrate(logits, val.targets)
+    temperature = probe.calibrate(logits, val.targets)
     groups = [row.group for row in [*learned.rows, *val.rows]]
     checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     return Trained(
-        graphs.with_temperature(graph, temperature, classes),
+        onnx_graph.with_temperature(graph, temperature, classes),
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
         {"epoch": kept.epoch, "temperature": round(temperature, 6)},
         kept.figures,
-        neighbours.fit(vectors, texture, groups, coverage),
-        conformal.threshold(head.softmax(logits / temperature), val.targets, coverage),
+        out_of_distribution.fit(vectors, texture, groups, coverage),
+        conformal.threshold(probe.softmax(logits / temperature), val.targets, coverage),
     )
 
 
-METHODS = {"probe": probe, "finetune": finetune}
+METHODS = {"probe": fit_probe, "finetune": fit_network}
 
 if __name__ == "__main__":
     run(train)

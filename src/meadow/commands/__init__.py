@@ -1,0 +1,1 @@
+"""What only the command line does; imports anything but a stage."""

@@ -1,0 +1,152 @@
+"""Check all that Meadow stands on, and say of each fault what mends it."""
+
+import shutil
+import stat
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from configobj import ConfigObj
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from meadow.errors import MeadowError
+from meadow.serving import pinned_requirements
+from meadow.storage import dvc_objects, s3_remote
+from meadow.storage.s3_remote import Remote
+
+FREE = 2**30  # bytes
+
+
+def doctor() -> None:
+    """Run every check; print a line each, and for a fault its cause and the command that mends it.
+
+    Raises:
+        MeadowError: a check failed.
+
+    """
+    failed: list[str] = []
+    for title, check in CHECKS.items():
+        if title in NEED_THE_REMOTE and "remote" in failed:
+            print(f"skip  {title:9} needs the remote")
+            continue
+        try:
+            print(f"ok    {title:9} {check()}", flush=True)
+        except MeadowError as error:
+            failed.append(title)
+            print(f"FAIL  {title:9} {error}", flush=True)
+    if failed:
+        raise MeadowError(f"{len(failed)} of {len(CHECKS)} checks failed: {', '.join(failed)}.")
+
+
+def git() -> str:
+    """Find Git, a repository, and an author for commits, which experiments are."""
+    for arguments, mend in (
+        (["--version"], "Install Git."),
+        (["rev-parse", "HEAD"], "Run this in a clone of the project, or `git init` and commit."),
+        (["config", "user.email"], "Run `git config user.email YOU@EXAMPLE.ORG`."),
+        (["config", "user.name"], "Run `git config user.name YOU`."),
+    ):
+        try:
+            subprocess.run(["git", *arguments], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            raise MeadowError(f"`git {' '.join(arguments)}` says no. {mend}") from None
+    done = subprocess.run(["git", "--version"], check=True, capture_output=True, text=True)
+    return done.stdout.strip().removeprefix("git version ")
+
+
+def packages() -> str:
+    """Compare what is installed with what is pinned; the locked ones matter if they are there."""
+    if not pinned_requirements.CONSTRAINTS.exists():
+        raise MeadowError(f"there is no {pinned_requirements.CONSTRAINTS}. Run this in a clone.")
+    direct: dict[str, str] = {}
+    for group in pinned_requirements.GROUPS:
+        direct |= pinned_requirements.pins(group)
+    others = []
+    for name, pin in (pinned_requirements.pins(pinned_requirements.CONSTRAINTS) | direct).items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = "missing" if name in direct else pin
+        if found != pin:
+            others.append(f"{name} {found}, pinned {pin}")
+    if others:
+        raise MeadowError(f"{'; '.join(others)}. Run `pip install -r requirements.txt`.")
+    return f"{len(direct)} and what they need, as pinned"
+
+
+def keys() -> str:
+    """Make sure that keys are neither in Git nor readable by others."""
+    for path in (Path(".dvc/config"), Path(".dvc/config.local.example")):
+        if not path.exists():
+            continue
+        for section, settings in ConfigObj(str(path), encoding="utf-8").items():
+            if settings.get("secret_access_key", "...") != "...":
+                raise MeadowError(
+                    f"{path} is in Git and has the key of {section} in it. Move the line to"
+                    f" {s3_remote.LOCAL}, and have the server's owner make another key."
+                )
+    if not s3_remote.LOCAL.exists():
+        return f"no {s3_remote.LOCAL}"
+    if s3_remote.LOCAL.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise MeadowError(f"others can read {s3_remote.LOCAL}. Run `chmod 600 {s3_remote.LOCAL}`.")
+    return f"{s3_remote.LOCAL}, for its owner only"
+
+
+def cache() -> str:
+    """Hash every object in DVC's cache."""
+    folder = _cache()
+    if bad := dvc_objects.damaged(folder):
+        files = " ".join(str(path) for path in bad)
+        raise MeadowError(f"{len(bad)} damaged. Run `rm -f {files}`, then `dvc pull`.")
+    return f"{len(dvc_objects.names(folder))} objects are whole"
+
+
+def disk() -> str:
+    """Make sure that there is room for another version."""
+    free = shutil.disk_usage(".").free
+    if free < FREE:
+        raise MeadowError(
+            f"{free / 2**20:.0f} MiB free, too little for another version. Make room, for example"
+            " with `dvc gc --workspace`, which removes what the workspace does not use."
+        )
+    return f"{free / 2**30:.0f} GiB free"
+
+
+def reach() -> str:
+    """Find the remote's server, its bucket, and the right to read it."""
+    store = Remote.load()
+    store.read()
+    return f"{store.name}: s3://{store.bucket}/{store.prefix} at {store.endpoint}"
+
+
+def write() -> str:
+    """Write, read and delete an object."""
+    Remote.load().write()
+    return "a probe was written, read and deleted"
+
+
+def clock() -> str:
+    """Compare clocks; S3 refuses signatures of another time."""
+    return Remote.load().refuse_skew()
+
+
+def _cache() -> Path:
+    try:
+        with Repo() as repo:
+            return Path(repo.cache.local.path).parents[1]
+    except DvcException as error:
+        raise MeadowError(f"{error}. Run this in the project's folder.") from None
+
+
+CHECKS = {
+    "Git": git,
+    "packages": packages,
+    "keys": keys,
+    "cache": cache,
+    "disk": disk,
+    "remote": reach,
+    "write": write,
+    "clock": clock,
+}
+NEED_THE_REMOTE = ("write", "clock")

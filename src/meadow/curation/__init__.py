@@ -1,0 +1,1 @@
+"""Looking at photos before anything is learned from them; imports pipeline."""

@@ -1,0 +1,1 @@
+"""Metrics, their intervals, the gate and doubtful labels; imports inference, params, pipeline."""

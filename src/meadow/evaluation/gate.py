@@ -1,0 +1,106 @@
+"""Whether a model may be released, in words."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meadow.evaluation.metrics import true_log_loss
+from meadow.params import Evaluate
+from meadow.pipeline.manifest import Row
+
+RELEASED = Path("metrics/released.csv")  # predictions of the last released model, in Git
+DRAWS = 2000
+Floats = NDArray[np.float64]
+
+
+def verdict(
+    figures: dict[str, Any],
+    rows: Sequence[Row],
+    probabilities: Floats,
+    targets: NDArray[np.int64],
+    p: Evaluate,
+) -> dict[str, Any]:
+    """Judge by the interval's lower end, by the log-loss, and against the last released model.
+
+    Args:
+        figures: of evaluate.
+        rows: the test photos.
+        probabilities: of each, (n, classes).
+        targets: class index, (n,).
+        p: the limits.
+
+    Returns:
+        `passed`, and `why`: a sentence for each judgement, whether it passed or failed.
+
+    """
+    low, high = figures["accuracy_low"], figures["accuracy_high"]
+    judgements = [
+        (
+            low >= p.min_accuracy,
+            f"the test accuracy is {low:.3f} to {high:.3f} (95 % interval); its lower end is to"
+            f" reach evaluate.min_accuracy {p.min_accuracy}",
+        ),
+        (
+            figures["log_loss"] <= p.max_log_loss,
+            f"the test log-loss is {figures['log_loss']:.3f}; evaluate.max_log_loss is"
+            f" {p.max_log_loss}",
+        ),
+        compared(rows, true_log_loss(probabilities, targets), released()),
+    ]
+    return {
+        "passed": all(good for good, _ in judgements),
+        "why": [f"{'passed' if good else 'failed'}: {why}" for good, why in judgements],
+    }
+
+
+def compared(rows: Sequence[Row], losses: Floats, old: dict[str, float]) -> tuple[bool, str]:
+    """Compare with the last released model, on the photos that both were tested on.
+
+    Args:
+        rows: the test photos.
+        losses: log-loss of each, (n,).
+        old: log-loss of the released model by SHA-256 of the photo.
+
+    Returns:
+        Whether it is not surely worse: the 95 % interval of the mean difference (paired bootstrap
+        over groups of near-duplicates) does not lie above 0. And that in words.
+
+    """
+    if not old:
+        return True, "there is no released model to compare with (`meadow release` makes one)"
+    both = [i for i, row in enumerate(rows) if row.sha256 in old]
+    if not both:
+        return True, "the released model was tested on none of these test photos"
+    difference = losses[both] - np.array([old[rows[i].sha256] for i in both])
+    low, high = bootstrap(difference, [rows[i].group for i in both])
+    # judged as it is said: the file's losses are rounded, and an equal model must pass
+    mean, low, high = (round(x, 3) for x in (float(difference.mean()), low, high))
+    return low <= 0, (
+        f"against the released model, on {len(both)} photos that both were tested on, the log-loss"
+        f" differs by {mean:+z.3f} ({low:+z.3f} to {high:+z.3f}); it must not be surely higher"
+    )
+
+
+def bootstrap(
+    differences: Floats, groups: Sequence[str], level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the mean of differences, (n,); whole groups are drawn."""
+    names, place = np.unique(np.array(groups), return_inverse=True)
+    sums = np.bincount(place, differences)
+    sizes = np.bincount(place)
+    drawn = np.random.default_rng(0).integers(0, len(names), (DRAWS, len(names)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def released() -> dict[str, float]:
+    """Read the log-loss of the last released model on each of its test photos, by SHA-256."""
+    if not RELEASED.exists():
+        return {}
+    with RELEASED.open(encoding="utf-8", newline="") as file:
+        return {record["sha256"]: float(record["log_loss"]) for record in csv.DictReader(file)}

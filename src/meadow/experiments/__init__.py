@@ -1,0 +1,1 @@
+"""Recipes, sweeps and the comparison of versions; imports reporting, evaluation, storage."""

@@ -1,0 +1,58 @@
+"""Recipes: sets of values for params.yaml that belong together."""
+
+import difflib
+import io
+from importlib.resources import files
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from meadow.errors import MeadowError
+from meadow.params import PARAMS
+from meadow.pipeline import atomic
+
+FOLDER = files("meadow.experiments") / "recipes"
+
+
+def names() -> list[str]:
+    """Return the names of all recipes."""
+    return sorted(file.name[:-5] for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
+
+
+def read(name: str) -> dict[str, dict[str, Any]]:
+    """Read a recipe: values by section and key.
+
+    Raises:
+        MeadowError: there is no such recipe.
+
+    """
+    if name not in names():
+        raise MeadowError(f"there is no recipe {name!r}. There are: {', '.join(names())}.")
+    values: dict[str, dict[str, Any]] = YAML(typ="safe").load((FOLDER / f"{name}.yaml").read_text())
+    return values
+
+
+def set_params(values: dict[str, dict[str, Any]]) -> str:
+    """Write values into params.yaml, which keeps its comments; return the diff."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1000
+    before = PARAMS.read_text("utf-8")
+    params = yaml.load(before)
+    for section, keys in values.items():
+        for key, value in keys.items():
+            params[section][key] = value
+    text = io.StringIO()
+    yaml.dump(params, text)
+    after = text.getvalue()
+    with atomic.whole(PARAMS) as part:
+        part.write_text(after, "utf-8")
+    return "".join(
+        difflib.unified_diff(
+            before.splitlines(keepends=True),
+            after.splitlines(keepends=True),
+            f"a/{PARAMS}",
+            f"b/{PARAMS}",
+            n=0,
+        )
+    )

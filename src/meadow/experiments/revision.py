@@ -1,0 +1,252 @@
+"""A version of the project as Git and DVC keep it: parameters, figures, answers and photos."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from meadow import params
+from meadow.errors import MeadowError
+from meadow.evaluation.significance import Prediction
+from meadow.storage import dvc_git
+
+WORKSPACE = "workspace"
+PREDICTIONS, REVIEW = "reports/predictions.csv", "reports/review.csv"
+METRICS = "metrics"
+LOCK = "dvc.lock"
+EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit, or what lies in the workspace.
+
+    Attributes:
+        name: as the user wrote it.
+        commit: its hash; "" for the workspace.
+
+    """
+
+    name: str
+    commit: str
+
+    @classmethod
+    def find(cls, name: str) -> "Revision":
+        """Find a commit, tag, branch or experiment, or the workspace.
+
+        Raises:
+            MeadowError: there is none of this name, or there are several experiments of it.
+
+        """
+        if name == WORKSPACE:
+            return cls(name, "")
+        if not name.startswith("-"):  # Git would read an option
+            try:
+                found = dvc_git.git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+                return cls(name, found)
+            except MeadowError:
+                pass
+        experiments = _experiments()
+        commits = {commit for each, commit in experiments if each == name}
+        if len(commits) == 1:
+            return cls(name, commits.pop())
+        if commits:
+            listed = ", ".join(sorted(commit[:7] for commit in commits))
+            raise MeadowError(f"{name!r} names several experiments: {listed}. Write one of these.")
+        refs = dvc_git.git(
+            "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags"
+        ).split("\n")
+        known = [WORKSPACE, "HEAD", *refs, *sorted({each for each, _ in experiments})]
+        close = get_close_matches(name, filter(None, known), n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise MeadowError(
+            f"{name!r} is no commit, tag, branch or experiment.{hint} `git log --oneline`,"
+            " `git tag` and `dvc exp list --all-commits` list them; the files as they lie here are"
+            f" {WORKSPACE!r}."
+        )
+
+    @property
+    def title(self) -> str:
+        """The name, and the commit that it stands for."""
+        short = self.commit[:7]
+        return (
+            self.name if not short or self.commit.startswith(self.name) else f"{self.name} {short}"
+        )
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """All values of params.yaml, by dotted key."""
+        return self._yaml(str(params.PARAMS))
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """All figures in the JSON files under metrics/, by stage and name.
+
+        Texts are left out, and DVCLive's `step`, which only counts.
+        """
+        if self.commit:
+            listed = dvc_git.git(
+                "ls-tree", "-r", "--name-only", "-z", self.commit, "--", METRICS
+            ).split("\0")
+        else:
+            listed = [path.as_posix() for path in Path(METRICS).rglob("*.json")]
+        found: dict[str, Any] = {}
+        for path in sorted(listed):
+            if path.endswith(".json"):
+                stage = Path(path).relative_to(METRICS).with_suffix("").parts[0]
+                found |= _flat(json.loads(self._text(path) or "{}"), f"{stage}.")
+        return {
+            key: value
+            for key, value in found.items()
+            if not isinstance(value, str | list) and not key.endswith(".step")
+        }
+
+    @cached_property
+    def outdated(self) -> list[str]:
+        """The keys of params.yaml that have changed since the run that the figures are of."""
+        stages = (self._nested(LOCK).get("stages") or {}).values()
+        used: dict[str, Any] = {}
+        for stage in stages:
+            used |= _flat(stage.get("params", {}).get(str(params.PARAMS), {}))
+        return sorted(key for key, value in used.items() if self.parameters.get(key) != value)
+
+    @cached_property
+    def answers(self) -> dict[str, Prediction]:
+        """What the model said of each test photo, by SHA-256.
+
+        Raises:
+            MeadowError: the table is in no cache, is none, or is not that of the figures.
+
+        """
+        return self._answers(PREDICTIONS, "evaluate.n_test", "evaluate.accuracy")
+
+    @cached_property
+    def cross_validated(self) -> dict[str, Prediction]:
+        """What heads said of the train and val photos that they did not see, by SHA-256.
+
+        Empty where the method is not cross-validated.
+
+        Raises:
+            MeadowError: as `answers`.
+
+        """
+        if "evaluate.cv_n" not in self.figures:
+            return {}
+        return self._answers(REVIEW, "evaluate.cv_n", "evaluate.cv_accuracy")
+
+    def _answers(self, path: str, number: str, accuracy: str) -> dict[str, Prediction]:
+        text = self._tracked(path).decode()
+        records = list(csv.DictReader(io.StringIO(text, newline="")))
+        if not records or not {"sha256", "group"} <= records[0].keys():
+            raise MeadowError(
+                f"{path} of {self.name} does not name its photos by their content. Run"
+                " `dvc repro` there to have it written anew."
+            )
+        found = {record["sha256"]: _answer(record) for record in records}
+        right = sum(each.right for each in found.values()) / len(found)
+        figures = self.figures
+        if figures.get(number) != len(found) or abs(figures.get(accuracy, -1) - right) > 1e-5:
+            raise MeadowError(
+                f"{path} of {self.name} is not of the run that its metrics are of. Run"
+                " `dvc checkout reports` or `dvc repro`."
+            )
+        return found
+
+    def photo(self, answer: Prediction) -> bytes | None:
+        """Return the file of a photo, from DVC's cache or remote; None where neither has it."""
+        if self._unreachable:
+            return None
+        try:
+            data = self._tracked(f"{self.parameters.get('data.dir')}/{answer.path}")
+        except MeadowError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                self._unreachable.append(answer.path)
+            return None
+        return data if hashlib.sha256(data).hexdigest() == answer.sha256 else None
+
+    @cached_property
+    def _unreachable(self) -> list[str]:
+        """What a server did not answer for: one that is down is asked once, not for each photo."""
+        return []
+
+    def _nested(self, path: str) -> dict[str, Any]:
+        try:
+            found = YAML(typ="safe").load(self._text(path) or "")
+        except YAMLError as error:
+            raise MeadowError(f"{path} of {self.name} is not valid YAML: {error}") from None
+        return found if isinstance(found, dict) else {}
+
+    def _yaml(self, path: str) -> dict[str, Any]:
+        return _flat(self._nested(path))
+
+    def _text(self, path: str) -> str | None:
+        """Read a file that Git keeps; None where there is none."""
+        if not self.commit:
+            return Path(path).read_text("utf-8") if Path(path).exists() else None
+        try:
+            return dvc_git.git("show", f"{self.commit}:./{path}")
+        except MeadowError:
+            return None
+
+    def _tracked(self, path: str) -> bytes:
+        """Read a file that DVC keeps."""
+        try:
+            with self._files.open(path) as file:
+                data: bytes = file.read()
+        except Exception as error:  # each kind of remote raises its own
+            commits = " --all-commits" if self.commit else ""
+            raise MeadowError(
+                f"{path} of {self.name} is neither in DVC's cache nor to be had from the remote"
+                f" ({type(error).__name__}). Get it: `dvc fetch{commits} {Path(path).parts[0]}`,"
+                " or `dvc exp pull origin NAME` for an experiment; or `make share` where it was"
+                " made."
+            ) from error
+        return data
+
+    @cached_property
+    def _files(self) -> Any:
+        from dvc.api import DVCFileSystem  # 0.4 s
+
+        return DVCFileSystem(".", rev=self.commit or None)
+
+
+def _experiments() -> list[tuple[str, str]]:
+    """List the experiments of all commits: name and commit."""
+    lines = dvc_git.git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+    pairs = (line.partition(" ")[::2] for line in lines.split("\n"))
+    return [(match[1], commit) for commit, ref in pairs if (match := EXPERIMENT.fullmatch(ref))]
+
+
+def _answer(record: Mapping[str, str]) -> Prediction:
+    """Read a line of either table: review.csv calls the predicted class the suggested one."""
+    reviewed = "suggested" in record
+    predicted = record["suggested" if reviewed else "predicted"]
+    return Prediction(
+        path=record["path"],
+        sha256=record["sha256"],
+        group=record["group"],
+        label=record["label"],
+        predicted=predicted,
+        confidence=float(record["p_suggested" if reviewed else f"p({predicted})"]),
+        p_label=float(record["p_label" if reviewed else f"p({record['label']})"]),
+    )
+
+
+def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = value
+    return found

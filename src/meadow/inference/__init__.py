@@ -1,0 +1,1 @@
+"""The served network, its session and its answers, without PyTorch; imports pipeline."""

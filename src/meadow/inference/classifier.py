@@ -1,0 +1,154 @@
+"""The trained classifier: the one object behind both the test figures and the service."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from meadow.errors import MeadowError
+from meadow.inference.onnx_session import digest, open_session
+from meadow.pipeline.image import Preprocessing
+
+FOLDER = Path("models/classifier")
+NETWORK = "model.onnx"
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the classifier says of one photo.
+
+    Attributes:
+        probabilities: calibrated, (classes,), they sum to 1.
+        prediction_set: which classes are in it, (classes,); it holds the true one for the share
+            `coverage` of photos like those that were learned from. An empty one is a photo between
+            the classes, one with several a photo that is hard to tell.
+        distance: to the photos that were learned from, 0 to 2.
+        in_distribution: whether it is as near as the share `coverage` of photos like those are.
+
+    """
+
+    probabilities: Probabilities
+    prediction_set: NDArray[np.bool_]
+    distance: float
+    in_distribution: bool
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """From the bytes of a photo to calibrated probabilities.
+
+    Attributes:
+        classes: names, in the order of the probabilities.
+        preprocessing: what makes the network's input from a photo.
+        version: SHA-256 of the network; see `onnx_session.digest`.
+        about: all of model.json.
+        session: the network, `pixels` (n, size, size, 3) uint8 to `probabilities` (n, classes)
+            and `distance` (n,).
+
+    """
+
+    classes: Sequence[str]
+    preprocessing: Preprocessing
+    version: str
+    about: dict[str, Any]
+    session: ort.InferenceSession
+
+    @classmethod
+    def load(cls, folder: Path = FOLDER, *, threads: int = 1) -> "Classifier":
+        """Load what train wrote; `threads` work on one photo.
+
+        Raises:
+            MeadowError: there is none, or model.onnx is not the one that model.json describes.
+
+        """
+        try:
+            about = json.loads((folder / "model.json").read_text("utf-8"))
+            version = digest(folder / NETWORK)
+        except FileNotFoundError:
+            raise MeadowError(
+                f"{folder} holds no model. Run `dvc repro train` or `dvc pull {folder}`."
+            ) from None
+        if version != about["sha256"]:
+            raise MeadowError(
+                f"{folder / NETWORK} is damaged: its SHA-256 is not the one in model.json."
+                " Run `dvc checkout --force models/classifier`."
+            )
+        return cls(
+            classes=about["classes"],
+            preprocessing=Preprocessing(**about["preprocessing"]),
+            version=version,
+            about=about,
+            session=open_session(folder / NETWORK, threads=threads),
+        )
+
+    def classify(self, pixels: NDArray[np.uint8]) -> tuple[Probabilities, Probabilities]:
+        """Classify preprocessed photos, (n, size, size, 3).
+
+        Returns:
+            Probabilities (n, classes), each row sums to 1, and the distance to what was learned
+            from, (n,).
+
+        """
+        found, distance = self.session.run(["probabilities", "distance"], {"pixels": pixels})
+        found = found.astype(np.float64)
+        return found / found.sum(axis=1, keepdims=True), distance.astype(np.float64)
+
+    def predict(self, photo: bytes) -> "Answer":
+        """Classify the bytes of one photo file.
+
+        Raises:
+            PhotoError: not a photo that Meadow takes.
+            ArithmeticError: see `answer`.
+
+        """
+        return self.answer(self.preprocessing(photo))
+
+    def answer(self, pixels: NDArray[np.uint8]) -> "Answer":
+        """Classify one preprocessed photo, (size, size, 3).
+
+        Raises:
+            ArithmeticError: the network's output is not finite, or not one row of classes.
+
+        """
+        probabilities, distance = self.classify(pixels[None])
+        if (
+            probabilities.shape != (1, len(self.classes))
+            or not np.isfinite([*probabilities[0], *distance]).all()
+        ):
+            raise ArithmeticError(f"the network answers {probabilities} at {distance}")
+        return Answer(
+            probabilities=probabilities[0],
+            distance=float(distance[0]),
+            prediction_set=prediction_set(probabilities[0], self.about["set_threshold"]),
+            in_distribution=bool(distance[0] <= self.about["distance_threshold"]),
+        )
+
+
+def prediction_set(probabilities: Probabilities, threshold: float) -> NDArray[np.bool_]:
+    """Tell which classes are in the set; `conformal.threshold` chose the threshold."""
+    inside: NDArray[np.bool_] = 1 - probabilities <= threshold
+    return inside
+
+
+def describe(
+    folder: Path,
+    *,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    **about: Any,
+) -> None:
+    """Write model.json beside model.onnx; `about` is what else is to be known of the model."""
+    description = {
+        "classes": list(classes),
+        "preprocessing": asdict(preprocessing),
+        "sha256": digest(folder / NETWORK),
+        **about,
+    }
+    text = json.dumps(description, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "model.json").write_text(text + "\n", "utf-8")

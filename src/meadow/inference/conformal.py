@@ -1,0 +1,31 @@
+"""Prediction sets with a guarantee: the true class is in the set as often as was asked for.
+
+Split conformal prediction with the score 1 - p(class) (Sadinle 2019, arXiv 1609.00451). The
+guarantee holds on average over photos like those of the calibration, whatever the network does; it
+says nothing of photos of other things, which is what `out_of_distribution` looks for.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def threshold(probabilities: Floats, targets: NDArray[np.int64], coverage: float) -> float:
+    """Return the score up to which a class is in the set.
+
+    Args:
+        probabilities: (n, classes), by heads that did not learn from the photo.
+        targets: class index, (n,).
+        coverage: the share of photos whose set is to hold the true class.
+
+    Returns:
+        The score of rank ceil((n + 1) coverage); 1, so that every set holds all classes, where n is
+        too small for that rank.
+
+    """
+    scores = np.sort(1 - probabilities[np.arange(len(targets)), targets])
+    rank = math.ceil((len(scores) + 1) * coverage)
+    return float(scores[rank - 1]) if rank <= len(scores) else 1.0

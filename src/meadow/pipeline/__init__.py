@@ -1,0 +1,1 @@
+"""What the stages share: photos, manifest, whole files, threads, cache; imports errors."""

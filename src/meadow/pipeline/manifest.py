@@ -1,0 +1,162 @@
+"""What prepare hands on: a manifest of the photos, and the pixels that training needs.
+
+`data/prepared/` holds `manifest.csv` (one row a photo, by path), `left_out.csv` (what was not
+taken, and why), `classes.json`, and `train.npy` and `val.npy`: pixels, uint8, (n, size, size, 3),
+in the order of the manifest. The test photos are not packed: evaluate reads their files.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meadow.errors import MeadowError
+from meadow.pipeline.image import Preprocessing
+from meadow.pipeline.splits import Split
+
+FOLDER = Path("data/prepared")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photo of the manifest.
+
+    Attributes:
+        path: relative to the set's folder.
+        label: class name.
+        split: train, val or test.
+        group: smallest SHA-256 of the photo's group of near-duplicates.
+        sha256: of the file.
+        pixels: SHA-256 of the network's input, the key of its frozen features.
+        width, height: as decoded, pixels.
+        size: of the file, bytes.
+
+    """
+
+    path: str
+    label: str
+    split: Split
+    group: str
+    sha256: str
+    pixels: str
+    width: int
+    height: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The photos of one or more splits.
+
+    Attributes:
+        rows: their rows of the manifest, length n.
+        pixels: uint8, (n, size, size, 3); memory-mapped where they come from one split.
+        targets: index of each photo's class, (n,).
+
+    """
+
+    rows: Sequence[Row]
+    pixels: NDArray[np.uint8]
+    targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The whole hand-over: class names in order, preprocessing, and the manifest's rows."""
+
+    classes: list[str]
+    preprocessing: Preprocessing
+    rows: list[Row]
+
+    def split(self, split: Split) -> list[Row]:
+        """Return the rows of one split."""
+        return [row for row in self.rows if row.split == split]
+
+    def targets(self, rows: Iterable[Row]) -> NDArray[np.int64]:
+        """Return the class index of each row."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return np.array([index[row.label] for row in rows], dtype=np.int64)
+
+    def photos(self, split: Split) -> Photos:
+        """Open the packed pixels of the train or val split."""
+        rows = self.split(split)
+        pixels = np.load(FOLDER / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+        return Photos(rows, pixels, self.targets(rows))
+
+
+def load() -> Prepared:
+    """Read the manifest that prepare wrote.
+
+    Raises:
+        MeadowError: there is none.
+
+    """
+    try:
+        about = json.loads((FOLDER / "classes.json").read_text("utf-8"))
+        with (FOLDER / "manifest.csv").open(encoding="utf-8", newline="") as file:
+            rows = [_row(record) for record in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise MeadowError(f"{FOLDER} is missing. Run `dvc repro prepare` or `dvc pull`.") from None
+    return Prepared(about["classes"], Preprocessing(**about["preprocessing"]), rows)
+
+
+def _row(record: dict[str, str]) -> Row:
+    numbers = {key: int(record.pop(key)) for key in ("width", "height", "size")}
+    return Row(**record, **numbers)  # type: ignore[arg-type]  # split is one of its three words
+
+
+def write_manifest(
+    folder: Path, classes: list[str], preprocessing: Preprocessing, rows: Iterable[Row]
+) -> None:
+    """Write `classes.json` and `manifest.csv`."""
+    about = {"classes": classes, "preprocessing": asdict(preprocessing)}
+    (folder / "classes.json").write_text(
+        json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
+    write_csv(folder / "manifest.csv", [f.name for f in fields(Row)], map(asdict, rows))
+
+
+class Spool:
+    """Pixels of all photos in the order in which they were seen, on disk until the split is known.
+
+    A context manager that makes `folder`; its own file there goes away at the end.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.path = folder / "spool"
+        self.shape = (size, size, 3)
+
+    def __enter__(self) -> "Spool":
+        self.path.parent.mkdir()
+        self.file = self.path.open("w+b")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.path.unlink()
+
+    def append(self, pixels: NDArray[np.uint8]) -> None:
+        """Add one photo, (size, size, 3)."""
+        self.file.write(pixels.data)
+
+    def pack(self, places: Sequence[int], path: Path) -> None:
+        """Write the photos at these places to an .npy file, (n, size, size, 3)."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(places), *self.shape)}
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for place in places:
+                self.file.seek(place * math.prod(self.shape))
+                file.write(self.file.read(math.prod(self.shape)))
+
+
+def write_csv(path: Path, header: Sequence[str], records: Iterable[Mapping[str, object]]) -> None:
+    """Write a table with a header row; quotes as RFC 4180, but lines end with LF."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, header, lineterminator="\n")
+        table.writeheader()
+        table.writerows(records)

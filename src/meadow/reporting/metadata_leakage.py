@@ -1,0 +1,115 @@
+"""What tells the classes apart that is not in the picture: the size of the files, their shape.
+
+Where one class came from another camera, site or converter, a model can learn that instead of what
+the photos show, and its test figures look good, as the test photos share the fault.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meadow.evaluation import metrics
+from meadow.pipeline.splits import position
+from meadow.training import probe
+from meadow.training.probe import Examples
+
+MOST = 5000  # photos that are judged: an interval 3 points wide
+MOST_CLASSES = 50  # for the regression, whose time grows with them
+TOGETHER = "size, shape and format together"
+BINS = 10  # of equally many photos, for each number
+FOLDS = 5
+L2 = 0.01  # of the softmax regression on all together
+CHANCE = 0.05  # of one false warning or more in a report
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How well one thing tells the classes apart, by cross-validation.
+
+    Attributes:
+        name: of the thing.
+        accuracy: share of the photos whose class it tells.
+        low, high: its 95 % interval (Wilson).
+        chance: share of the largest class: what knowing nothing gives.
+        surely: whether it is more than chance, after correction for the number of things tried.
+
+    """
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    chance: float
+    surely: bool
+
+
+def check(
+    columns: Mapping[str, Floats], targets: Ints, groups: Sequence[str], classes: int
+) -> list[Leak]:
+    """Judge each column alone, and all of them together; the best first.
+
+    One alone: in each tenth of its values, the class that is most frequent there among the other
+    folds. Together: softmax regression on the same tenths.
+
+    Args:
+        columns: name to values, (n,).
+        targets: class index, (n,).
+        groups: content key of each photo's group of near-duplicates, n; no fold parts a group.
+        classes: number of classes.
+
+    Returns:
+        The judgements; none where there are too few photos to judge.
+
+    """
+    chosen = sorted(range(len(targets)), key=lambda i: (position(groups[i], 0), i))[:MOST]
+    targets, groups = targets[chosen], [groups[i] for i in chosen]
+    if len(set(groups)) < 2 * FOLDS or len(set(targets.tolist())) < 2:
+        return []
+    binned = {name: _bins(values[chosen]) for name, values in columns.items()}
+    features = np.concatenate([np.eye(bins.max() + 1)[bins] for bins in binned.values()], axis=1)
+    examples = Examples(features[:, None, :], targets, groups, classes)
+    fold = probe.folds(examples, FOLDS)
+    said = {name: _alone(bins, targets, fold, classes) for name, bins in binned.items()}
+    if classes <= MOST_CLASSES:
+        said[TOGETHER] = probe.cross_validate(examples, L2, FOLDS).argmax(axis=1)
+    chance = float(np.bincount(targets).max() / len(targets))
+    found = []
+    for name, predicted in said.items():
+        hits, n = int((predicted == targets).sum()), len(targets)
+        surely = at_least(hits, n, chance) < CHANCE / len(said)
+        found.append(Leak(name, hits / n, *metrics.wilson(hits, n), chance, surely))
+    return sorted(found, key=lambda leak: (-leak.accuracy, leak.name))
+
+
+def at_least(hits: int, n: int, share: float) -> float:
+    """Return the probability of so many hits or more in n independent tries, each of `share`."""
+    total = math.lgamma(n + 1)
+    p, q = math.log(share), math.log1p(-share)
+    return math.fsum(
+        math.exp(total - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * p + (n - k) * q)
+        for k in range(hits, n + 1)
+    )
+
+
+def _bins(values: Floats) -> Ints:
+    """Return in which of `BINS` parts of equally many photos each value lies, (n,)."""
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1], method="lower"))
+    place = np.searchsorted(edges, values, "left")
+    return np.unique(place, return_inverse=True)[1].astype(np.int64)
+
+
+def _alone(bins: Ints, targets: Ints, fold: Ints, classes: int) -> Ints:
+    """Return the class that each photo's bin says, by the photos of the other folds, (n,)."""
+    predicted = np.empty_like(targets)
+    for each in range(FOLDS):
+        rest, held = fold != each, fold == each
+        counts = np.zeros((bins.max() + 1, classes))
+        np.add.at(counts, (bins[rest], targets[rest]), 1)
+        counts += counts.sum(axis=0) / (counts.sum() + 1)  # an empty bin says the largest class
+        predicted[held] = counts.argmax(axis=1)[bins[held]]
+    return predicted

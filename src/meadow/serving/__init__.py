@@ -1,0 +1,1 @@
+"""The HTTP service around a classifier, its starter and its client; imports inference, pipeline."""

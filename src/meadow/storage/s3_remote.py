@@ -1,0 +1,274 @@
+"""The remote that keeps every version: an S3 bucket, reached with the settings that DVC uses."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import botocore.config
+import botocore.session
+from botocore import exceptions
+from botocore.parsers import ResponseParserError
+from configobj import ConfigObj
+from dvc.config import ConfigError
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from meadow.errors import MeadowError
+from meadow.pipeline import atomic
+
+LOCAL = Path(".dvc/config.local")  # never in Git: keys, and what is true of this machine only
+TIMEOUT = 5  # seconds
+SKEW = timedelta(minutes=5)  # S3 refuses 15
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The default remote of the project.
+
+    Attributes:
+        name: in .dvc/config.
+        settings: as DVC merges them from .dvc/config, .dvc/config.local and the user's own.
+        bucket: its name.
+        prefix: of all keys.
+        client: of botocore, with the same settings and keys as DVC's.
+
+    """
+
+    name: str
+    settings: dict[str, Any]
+    bucket: str
+    prefix: str
+    client: Any
+
+    @classmethod
+    def load(cls) -> "Remote":
+        """Read the settings of the project in the current folder.
+
+        Raises:
+            MeadowError: no DVC project, no default remote, or another kind than S3.
+
+        """
+        try:
+            with Repo() as repo:
+                name = repo.config["core"].get("remote")
+                settings = dict(repo.config["remote"].get(name, {}))
+                url = settings.get("url", "")
+                if not url.startswith("s3://"):
+                    raise MeadowError(
+                        f"the default remote of .dvc/config is {name!r} with the url {url!r}; it"
+                        " must be an S3 one. Run `dvc remote add --default NAME s3://BUCKET/dvc`."
+                    )
+                remote = repo.cloud.get_remote(name)
+                client = _client(remote.fs.fs_args)
+        except ConfigError as error:
+            raise MeadowError(
+                f"{error}. Mend .dvc/config or {LOCAL}: url is s3://BUCKET/dvc, the"
+                " server's address is endpointurl."
+            ) from None
+        except DvcException as error:
+            raise MeadowError(f"{error}. Run this in the project's folder.") from None
+        except (exceptions.BotoCoreError, ValueError) as error:
+            raise MeadowError(
+                f"the settings of remote {name!r} are wrong: {error}. See .dvc/config and {LOCAL}."
+            ) from None
+        bucket, _, prefix = remote.path.partition("/")
+        return cls(name, settings, bucket, prefix, client)
+
+    @property
+    def endpoint(self) -> str:
+        """Where the server is."""
+        return str(self.client.meta.endpoint_url)
+
+    def check(self, *, write: bool) -> None:
+        """Make sure that DVC can read the bucket, and write if asked for, within seconds.
+
+        Raises:
+            MeadowError: the first thing that is wrong, and the command that mends it.
+
+        """
+        self.read()
+        if write:
+            self.write()
+
+    def read(self) -> datetime:
+        """List the bucket; return the server's time."""
+        with self._explained("list"):
+            answer = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+
+    def write(self) -> None:
+        """Write an object, read it back, delete it."""
+        where = {"Bucket": self.bucket, "Key": f"{self.prefix}/.meadow-{uuid4().hex}"}
+        content = uuid4().bytes
+        with self._explained("write"):
+            self.client.put_object(Body=content, **where)
+        try:
+            with self._explained("read"):
+                found = self.client.get_object(**where)["Body"].read()
+        finally:
+            with self._explained("delete"):
+                self.client.delete_object(**where)
+        if found != content:
+            raise MeadowError(f"{self.endpoint} gives back other bytes than it was given.")
+
+    def make_bucket(self) -> None:
+        """Make the bucket, unless it is there."""
+        with self._explained("make the bucket"):
+            try:
+                self.client.head_bucket(Bucket=self.bucket)
+            except exceptions.ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                    raise
+                self.client.create_bucket(Bucket=self.bucket)
+
+    def sizes(self) -> dict[str, int]:
+        """List all objects: bytes by name below the prefix."""
+        with self._explained("list"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=f"{self.prefix}/"
+            )
+            return {
+                each["Key"].removeprefix(f"{self.prefix}/"): each["Size"]
+                for page in pages
+                for each in page.get("Contents", [])
+            }
+
+    def get(self, name: str) -> bytes:
+        """Read an object; nothing if it is not there or the server finds it damaged."""
+        try:
+            answer = self.client.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")
+            content: bytes = answer["Body"].read()
+        except (exceptions.ClientError, exceptions.HTTPClientError):
+            return b""
+        return content
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Delete objects."""
+        with self._explained("delete"):
+            for name in names:
+                self.client.delete_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")
+
+    def refuse_skew(self) -> str:
+        """Compare the clocks; return the difference in words.
+
+        Raises:
+            MeadowError: they differ so much that signatures will soon be refused.
+
+        """
+        difference = abs(datetime.now(UTC) - self.read())
+        if difference > SKEW:
+            raise MeadowError(
+                f"this machine's clock is {difference.total_seconds():.0f} s off the server's; S3"
+                " refuses 900 s. Set it: `timedatectl set-ntp true`."
+            )
+        return f"{difference.total_seconds():.0f} s apart"
+
+    @contextmanager
+    def _explained(self, deed: str) -> Iterator[None]:
+        local = f"`dvc remote modify --local {self.name}"
+        try:
+            yield
+        except exceptions.ClientError as error:
+            raise MeadowError(self._refusal(error, deed, local)) from None
+        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
+            raise MeadowError(
+                f"there are no keys for {self.endpoint}. Run `make minio`, or fill in"
+                f" {LOCAL}.example and save it as {LOCAL}, or set AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY."
+            ) from None
+        except exceptions.SSLError as error:
+            raise MeadowError(
+                f"the certificate of {self.endpoint} is not trusted: {_last(error)}. Run {local}"
+                " ssl_verify /path/to/ca.pem` with the file of its CA."
+            ) from None
+        except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
+            raise MeadowError(
+                f"nothing answers at {self.endpoint}: {_last(error)}. Start it with `make minio`,"
+                f" or run {local} endpointurl URL` with the right URL."
+            ) from None
+        except (exceptions.BotoCoreError, ResponseParserError, OSError, KeyError) as error:
+            raise MeadowError(
+                f"{self.endpoint} does not answer as S3 does: {error}. Run {local} endpointurl URL`"
+                " with the right URL."
+            ) from None
+
+    def _refusal(self, error: exceptions.ClientError, deed: str, local: str) -> str:
+        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]
+        match code:
+            case "NoSuchBucket":
+                return (
+                    f"there is no bucket {self.bucket!r} at {self.endpoint}. `make minio` makes it;"
+                    f" or run {local} url s3://BUCKET/dvc` with the right name."
+                )
+            case "InvalidAccessKeyId":
+                return (
+                    f"{self.endpoint} does not know the access key. Run {local} access_key_id ID`,"
+                    " or set AWS_ACCESS_KEY_ID."
+                )
+            case "SignatureDoesNotMatch":
+                return (
+                    f"{self.endpoint} refuses the secret key. Run {local} secret_access_key KEY`,"
+                    " or set AWS_SECRET_ACCESS_KEY."
+                )
+            case "AccessDenied" | "AllAccessDisabled":
+                return (
+                    f"the key may not {deed} in bucket {self.bucket!r} at {self.endpoint}. Ask its"
+                    f" owner for the right, or run {local} access_key_id ID` with another key."
+                )
+            case "RequestTimeTooSkewed":
+                return "this machine's clock is off the server's: `timedatectl set-ntp true`."
+            case "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded":
+                return (
+                    f"the disk of {self.endpoint} is full. Nothing is lost here: make room there,"
+                    " then run this again."
+                )
+        return (
+            f"{self.endpoint} answers {status['HTTPStatusCode']} {code} to {deed}:"
+            f" {error.response['Error'].get('Message', '')} Is it S3? Run {local} endpointurl URL`."
+        )
+
+
+def section_of(name: str) -> str:
+    """Return the name of a remote's section in DVC's configuration."""
+    return f'remote "{name}"'
+
+
+def configure(section: str, **settings: str) -> None:
+    """Write settings into a section of .dvc/config.local; nobody but its owner may read it."""
+    config = ConfigObj(str(LOCAL), encoding="utf-8")
+    config[section] = {**config.get(section, {}), **settings}
+    with atomic.whole(LOCAL) as part:
+        part.touch(0o600)
+        with part.open("wb") as file:
+            config.write(file)
+
+
+def _client(arguments: dict[str, Any]) -> Any:
+    """Return a client with the keys and settings that DVC gives to s3fs, that gives up early."""
+    session = botocore.session.Session(profile=arguments.get("profile"))
+    return session.create_client(
+        "s3",
+        use_ssl=arguments.get("use_ssl", True),
+        config=botocore.config.Config(
+            connect_timeout=TIMEOUT,
+            read_timeout=TIMEOUT,
+            retries={"total_max_attempts": 1},
+            # Else botocore 1.43 trips over a server's error about a damaged object.
+            response_checksum_validation="when_required",
+            s3=arguments.get("config_kwargs", {}).get("s3"),
+        ),
+        aws_access_key_id=arguments.get("key"),
+        aws_secret_access_key=arguments.get("secret"),
+        aws_session_token=arguments.get("token"),
+        **arguments.get("client_kwargs", {}),
+    )
+
+
+def _last(error: Exception) -> str:
+    """Return the innermost reason of an error of botocore, which wraps it twice."""
+    return str(error).rpartition(": ")[2].strip("')>\"")

@@ -1,0 +1,126 @@
+"""Share every version with colleagues, and prove that they get it back."""
+
+import json
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from meadow.errors import MeadowError
+from meadow.storage import dvc_git, dvc_objects, s3_remote
+from meadow.storage.s3_remote import Remote
+
+SHOWN = 10  # lost objects
+
+
+def share() -> None:
+    """Push what a colleague needs: data and models of all commits, run cache, experiments.
+
+    Commits themselves are pushed by their author; what Git lacks for a colleague is said.
+
+    Raises:
+        MeadowError: the remote cannot be written to, or a push fails.
+
+    """
+    store = Remote.load()
+    store.check(write=True)
+    with Repo() as repo:
+        cache = Path(repo.cache.local.path).parents[1]
+    store.forget(incomplete(store, cache))
+    origin = dvc_git.git("remote").partition("\n")[0]
+    experiments = dvc_git.dvc("exp", "list", "--all-commits", "--name-only", quiet=True).strip()
+    try:
+        dvc_git.dvc("push", "--run-cache", "--all-commits")
+        if experiments and origin:
+            dvc_git.dvc("exp", "push", "--all-commits", origin)
+    except MeadowError as error:
+        store.check(write=True)  # it says better than DVC what is wrong
+        raise MeadowError(f"{error}. Nothing is lost: run `make share` again.") from None
+    if experiments and not origin:
+        print("Experiments are shared through a Git remote: `git remote add origin URL`.")
+    if dvc_git.git("status", "--porcelain", "--untracked-files=no"):
+        print("Not shared: changes that are not committed. Next: `git commit -a`.")
+    elif not origin or dvc_git.git("log", "--oneline", "HEAD", "--not", "--remotes"):
+        print("Git's part is not shared yet. Next: `git push`.")
+
+
+def incomplete(store: Remote, cache: Path) -> list[str]:
+    """Return the objects on the remote that a push would wrongly take for whole.
+
+    That is those of another size than the cache's, and the lists of folders that lack a file there.
+    """
+    there = store.sizes()
+    wrong = {
+        name
+        for name in dvc_objects.names(cache)
+        if name in there and there[name] != (cache / name).stat().st_size
+    }
+    for name in dvc_objects.names(cache):
+        if name.endswith(".dir") and name in there:
+            files = set(dvc_objects.members((cache / name).read_bytes()).values())
+            if files & wrong or files - there.keys():
+                wrong.add(name)
+    return sorted(wrong)
+
+
+def verify() -> None:
+    """Prove that a colleague gets everything of HEAD back, byte for byte, without running a stage.
+
+    A clone in a temporary folder with a cache of its own pulls from the remote, hashes every file
+    anew, and runs the pipeline, which must find nothing to do.
+
+    Raises:
+        MeadowError: the remote cannot be read, something is missing or differs, or a stage ran.
+
+    """
+    started = time.monotonic()
+    store = Remote.load()
+    store.check(write=False)
+    with tempfile.TemporaryDirectory() as temporary:
+        clone, cache, state = (Path(temporary, name) for name in ("clone", "cache", "state"))
+        dvc_git.git("clone", "--quiet", "--no-local", str(Path.cwd()), str(clone))
+        if s3_remote.LOCAL.exists():
+            shutil.copy2(s3_remote.LOCAL, clone / s3_remote.LOCAL)
+        dvc_git.dvc("config", "--local", "cache.dir", str(cache), cwd=clone)
+        dvc_git.dvc("config", "--local", "core.site_cache_dir", str(state), cwd=clone)
+        try:
+            dvc_git.dvc("pull", cwd=clone)
+        except MeadowError as error:
+            store.check(write=False)
+            raise MeadowError(_lost(store, clone) or str(error)) from None
+        shutil.rmtree(state)  # without it DVC believes no time stamp, and hashes every file
+        changed = json.loads(dvc_git.dvc("status", "--json", cwd=clone, quiet=True))
+        if not changed:
+            said = dvc_git.dvc("repro", "--pull", cwd=clone, quiet=True)
+            changed = re.findall(r"Running stage '(.+?)'", said)
+        changed = [*changed, *dvc_git.git("-C", str(clone), "status", "--porcelain").splitlines()]
+        if changed:
+            raise MeadowError(
+                f"in a clone of HEAD this is not as it was committed: {', '.join(changed)}. Run"
+                " `dvc repro`, `git commit -a` and `make share` where it was made."
+            )
+        count = len(dvc_objects.names(cache))
+    commit, seconds = dvc_git.git("rev-parse", "--short", "HEAD"), time.monotonic() - started
+    print(
+        f"A clone of {commit} got all its {count} objects back in {seconds:.0f} s: no stage ran,"
+        " every hash is the committed one."
+    )
+
+
+def _lost(store: Remote, clone: Path) -> str:
+    """Say which objects of a commit the remote does not give back; nothing if it gives them all."""
+    there = store.sizes()
+    lost = [
+        f"{path}: s3://{store.bucket}/{store.prefix}/{name} is "
+        + ("damaged: delete it" if name in there else "missing")
+        for path, name in dvc_objects.needed(clone, store.get)
+        if name not in there or not dvc_objects.whole(name, store.get(name))
+    ]
+    if not lost:
+        return ""
+    shown = lost[:SHOWN] + [f"and {len(lost) - SHOWN} more"] * (len(lost) > SHOWN)
+    end = "Then run `make share` where these files were made, or are whole."
+    return "\n".join([f"the remote does not give back {len(lost)} objects.", *shown, end])

@@ -1,0 +1,1 @@
+"""Weights, networks, features, heads and fine-tuning; imports inference, params, pipeline."""

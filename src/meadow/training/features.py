@@ -1,0 +1,213 @@
+"""Frozen features: what a backbone without its last layer makes of each photo, cached.
+
+The key is the network and the photo's pixels, so that all experiments share them: another head,
+another split or a new photo never computes an old one again.
+"""
+
+import hashlib
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from meadow.errors import MeadowError
+from meadow.inference.onnx_session import digest, open_session
+from meadow.params import Train
+from meadow.pipeline import atomic, cache, parallel
+from meadow.pipeline.manifest import Photos, Prepared
+from meadow.training import onnx_graph, quantization
+from meadow.training.probe import Examples
+from meadow.training.weights import Weights
+
+NETWORK = "backbone.onnx"
+OUTPUTS = ("features", "texture")
+VIEWS = ("plain", "mirror")
+
+
+def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
+    """Return the ONNX file of a frozen backbone, `pixels` to `features`, and its SHA-256.
+
+    It is exported once; from then on it comes from the cache, and PyTorch is not even imported.
+    One in int8 depends on the train photos too, see `quantization`.
+
+    Raises:
+        MeadowError: see `architectures.build`.
+
+    """
+    start = weights.content if weights.loaded else f"seed {p.seed}"
+    size = str(ready.preprocessing.size)
+    key = [p.arch, start, size, version("torch"), version("torchvision"), _code("architectures")]
+    file, content = _cached(key, partial(_export, p, weights, int(size)))
+    if p.precision == "int8":
+        photos = quantization.sample(ready.photos("train"))
+        key = ["int8", content, onnxruntime.__version__, _code("quantization")]
+        key += [row.pixels for row in photos.rows]
+        file, content = _cached(key, partial(_quantise, file, photos))
+    return file, content
+
+
+def _cached(key: Sequence[str], make: Callable[[Path], None]) -> tuple[Path, str]:
+    """Return a network that is made once, and its SHA-256."""
+    folder = cache.folder("backbones") / _sha256(" ".join(key).encode())
+    if not folder.exists():
+        # Experiments may do this at the same time: each under its own name, the first one stays.
+        part = folder.with_suffix(f".{os.getpid()}.part")
+        part.mkdir()
+        make(part / NETWORK)
+        with suppress(OSError):
+            part.rename(folder)
+        atomic.remove(part)
+    return folder / NETWORK, digest(folder / NETWORK)
+
+
+def _export(p: Train, weights: Weights, size: int, file: Path) -> None:
+    # PyTorch comes and goes with a process of its own: 1 GB, and 0.7 s to end it. Not a fork: that
+    # would stand still where PyTorch's threads run already.
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(_export_here, p, weights, size, file).result()
+
+
+def _export_here(p: Train, weights: Weights, size: int, file: Path) -> None:
+    from meadow.training import architectures  # imports PyTorch: 2 s
+
+    network = architectures.build(p.arch, weights, classes=2, size=size, seed=p.seed)
+    exported = architectures.exported(architectures.Features(network), size=size, outputs=OUTPUTS)
+    onnx_graph.save(exported, file)
+
+
+def _quantise(network: Path, photos: Photos, file: Path) -> None:
+    onnx_graph.save(quantization.int8(onnx.load(network), photos), file)
+
+
+def examples(
+    network: Path, digest: str, ready: Prepared, *, workers: int
+) -> tuple[Examples, NDArray[np.float32]]:
+    """Return the train and val photos as examples for a head, and their texture; see `frozen`."""
+    parts = [ready.photos("train"), ready.photos("val")]
+    found = [frozen(network, digest, part, workers=workers) for part in parts]
+    examples = Examples(
+        features=np.concatenate([features for features, _ in found]),
+        targets=np.concatenate([part.targets for part in parts]),
+        groups=[row.group for part in parts for row in part.rows],
+        classes=len(ready.classes),
+    )
+    return examples, np.concatenate([texture for _, texture in found])
+
+
+def seen(
+    network: ModelProto, parts: Sequence[Photos], names: Sequence[str], *, workers: int
+) -> list[NDArray[np.float32]]:
+    """Return outputs of a network, each (n, ...), for the n photos of all parts; uncached."""
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_graph.save(network, Path(folder, NETWORK))
+        session = open_session(Path(folder, NETWORK))
+
+        def run(photo: tuple[Photos, int]) -> list[NDArray[np.float32]]:
+            found: list[NDArray[np.float32]] = session.run(names, {"pixels": _pixels(*photo)})
+            return found
+
+        photos = [(part, i) for part in parts for i in range(len(part.rows))]
+        found = list(parallel.ordered(run, photos, workers=workers, title="features"))
+    return [np.concatenate(each) for each in zip(*found, strict=True)]
+
+
+def frozen(
+    network: Path, digest: str, photos: Photos, *, workers: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the features of photos, computed where the cache lacks them.
+
+    Each photo is a run of its own on one thread, so that neither the number of threads nor the
+    company of other photos can change a bit of it.
+
+    Args:
+        network: an ONNX file that gives `features` and `texture`.
+        digest: SHA-256 of the backbone that it has inside, the key of its features.
+        photos: n photos.
+        workers: photos at the same time.
+
+    Returns:
+        The features of each photo as it is and mirrored left to right, (n, 2, d), and its texture,
+        (n, t).
+
+    Raises:
+        MeadowError: the cache is damaged, or its disk is full.
+
+    """
+    file = cache.folder("features") / f"{digest}-{onnxruntime.__version__}.sqlite"
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as table:
+            table.execute("PRAGMA journal_mode = WAL")
+            table.execute("PRAGMA synchronous = NORMAL")
+            table.execute(
+                "CREATE TABLE IF NOT EXISTS features"
+                " (pixels PRIMARY KEY, vectors BLOB, texture BLOB)"
+            )
+            missing = [i for i, row in enumerate(photos.rows) if not _find(table, row.pixels)]
+            if missing:
+                _compute(table, network, photos, missing, workers)
+            found = [blobs for row in photos.rows if (blobs := _find(table, row.pixels))]
+    except sqlite3.DatabaseError as error:
+        raise MeadowError(
+            f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
+            " the file: what is in it can be computed again."
+        ) from None
+    vectors = np.frombuffer(b"".join(vectors for vectors, _ in found), np.float32)
+    texture = np.frombuffer(b"".join(texture for _, texture in found), np.float32)
+    return vectors.reshape(len(found), len(VIEWS), -1), texture.reshape(len(found), -1)
+
+
+def _compute(
+    table: sqlite3.Connection,
+    network: Path,
+    photos: Photos,
+    missing: Sequence[int],
+    workers: int,
+) -> None:
+    session = open_session(network)
+
+    def run(i: int) -> tuple[bytes, bytes]:
+        plain = _pixels(photos, i)
+        mirror = np.ascontiguousarray(plain[:, :, ::-1])
+        features, texture = session.run(OUTPUTS, {"pixels": plain})
+        (mirrored,) = session.run(OUTPUTS[:1], {"pixels": mirror})
+        return np.concatenate([features, mirrored]).tobytes(), texture.tobytes()
+
+    for i, blobs in zip(
+        missing, parallel.ordered(run, missing, workers=workers, title="features"), strict=True
+    ):
+        # Committed one by one: a kill loses at most the photos in flight.
+        with table:
+            table.execute(
+                "INSERT OR IGNORE INTO features VALUES (?, ?, ?)", (photos.rows[i].pixels, *blobs)
+            )
+
+
+def _pixels(photos: Photos, i: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(photos.pixels[i : i + 1])
+
+
+def _find(table: sqlite3.Connection, pixels: str) -> tuple[bytes, bytes] | None:
+    found: tuple[bytes, bytes] | None = table.execute(
+        "SELECT vectors, texture FROM features WHERE pixels = ?", (pixels,)
+    ).fetchone()
+    return found
+
+
+def _code(module: str) -> str:
+    return _sha256(Path(__file__).with_name(f"{module}.py").read_bytes())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

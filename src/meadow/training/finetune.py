@@ -1,0 +1,213 @@
+"""Training of all layers: epochs, learning rate, the best one kept, and resuming after a kill."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  # its standard name
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from meadow.errors import MeadowError
+from meadow.pipeline import atomic, cache
+from meadow.pipeline.manifest import Photos, Prepared
+from meadow.pipeline.parallel import cores
+from meadow.training.data_parallel import Team
+from meadow.training.weights import Weights
+
+CODE = ("finetune", "data_parallel", "architectures")  # a run of other code is another run
+WARMUP = 0.1  # share of the steps in which the learning rate rises
+Log = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train; params.yaml says of the key of the same name what each means."""
+
+    epochs: int
+    patience: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    label_smoothing: float
+    augment: float
+    seed: int
+
+
+@dataclass
+class State:
+    """Where a run stands after an epoch: all that it needs to go on to the same bytes.
+
+    Attributes:
+        history: figures of each epoch.
+        best: number of the best epoch.
+        best_weights: state of the network after it.
+        weights: state of the network.
+        optimizer: state of the optimizer.
+
+    """
+
+    history: list[dict[str, float]]
+    best: int
+    best_weights: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The epoch that was kept: its number and its figures."""
+
+    epoch: int
+    figures: dict[str, float]
+
+
+def finetune(
+    network: nn.Module,
+    train: Photos,
+    val: Photos,
+    schedule: Schedule,
+    *,
+    checkpoint: Path,
+    workers: int,
+    log: Log,
+) -> Kept:
+    """Train; leave the network with the weights of the epoch with the least val log-loss.
+
+    Args:
+        network: gives logits; trained in place.
+        train: the photos to learn from.
+        val: the photos to choose the epoch by.
+        schedule: how.
+        checkpoint: written after each epoch; a run that finds it goes on from there.
+        workers: threads; see `parallel.cores`.
+        log: gets the figures of each epoch, on a resume also those of the epochs before.
+
+    """
+    optimizer = _optimizer(network, schedule)
+    state = State([], 0, {}, {}, {})
+    if checkpoint.exists():
+        state = State(**torch.load(checkpoint, weights_only=True))
+        network.load_state_dict(state.weights)
+        optimizer.load_state_dict(state.optimizer)
+        for figures in state.history:
+            log(figures)
+    team = Team(network, cores(workers))
+    targets = torch.from_numpy(val.targets)
+    start = len(state.history)
+    epochs = tqdm(
+        range(start, schedule.epochs), "finetune", schedule.epochs, initial=start, disable=None
+    )
+    for epoch in epochs:
+        if epoch - state.best > schedule.patience:
+            break
+        loss = _epoch(team, optimizer, train, schedule, epoch)
+        logits = team.outputs(len(targets), lambda net, part: net(_pixels(val, part)))
+        figures = {
+            "train/log_loss": loss,
+            "val/log_loss": float(F.cross_entropy(logits.double(), targets)),
+            "val/accuracy": float((logits.argmax(1) == targets).double().mean()),
+        }
+        if not all(map(math.isfinite, figures.values())):
+            raise MeadowError(f"epoch {epoch}: the loss is no number any more. Lower train.lr.")
+        log(figures)
+        epochs.set_postfix(figures)
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+        if all(figures["val/log_loss"] < before["val/log_loss"] for before in state.history):
+            state.best, state.best_weights = epoch, weights
+        state.history.append(figures)
+        state.weights, state.optimizer = weights, optimizer.state_dict()
+        with atomic.whole(checkpoint) as part:
+            torch.save(vars(state), part)
+    network.load_state_dict(state.best_weights)
+    return Kept(state.best, state.history[state.best])
+
+
+def checkpoint(arch: str, weights: Weights, ready: Prepared, schedule: Schedule) -> Path:
+    """Return the file for the state of a run; its name is the content of all that decides it."""
+    photos = [(row.pixels, row.label, row.split) for row in ready.rows if row.split != "test"]
+    here = Path(__file__)
+    code = [here.with_name(f"{name}.py").read_text("utf-8") for name in CODE]
+    key = repr((arch, weights.content, photos, schedule, code, torch.__version__))
+    return cache.folder("checkpoints") / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
+
+
+def _epoch(
+    team: Team, optimizer: torch.optim.Optimizer, train: Photos, schedule: Schedule, epoch: int
+) -> float:
+    """Train for one epoch; return the mean loss."""
+    n = len(train.targets)
+    steps = -(-n // schedule.batch_size)
+    # All draws of an epoch are made here, so that they depend on nothing but seed and epoch.
+    rng = np.random.default_rng([schedule.seed, epoch])
+    order = rng.permutation(n)
+    warps = _warps(rng, n, schedule.augment)
+    total = 0.0
+    for step in range(steps):
+        rows = order[n * step // steps : n * (step + 1) // steps]
+        done = (epoch + step / steps) / schedule.epochs
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.lr * _rate(done)
+
+        def loss(net: nn.Module, part: slice, rows: NDArray[np.int64] = rows) -> Tensor:
+            pixels = _warped(_pixels(train, rows[part]), warps[rows[part]])
+            return F.cross_entropy(
+                net(pixels),
+                torch.from_numpy(train.targets[rows[part]]),
+                reduction="sum",
+                label_smoothing=schedule.label_smoothing,
+            )
+
+        seed = schedule.seed + (epoch * steps + step) * 1000
+        total += team.backward(len(rows), loss, seed) * len(rows)
+        optimizer.step()
+    return total / n
+
+
+def _rate(done: float) -> float:
+    """Share of the highest learning rate when this share of the run is done."""
+    if done < WARMUP:
+        return (done + 1e-3) / (WARMUP + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP)))
+
+
+def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """AdamW; biases and normalisation layers are not decayed."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": schedule.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=schedule.lr)
+
+
+def _pixels(photos: Photos, rows: slice | NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.array(photos.pixels[rows]))  # a copy: the file is read-only
+
+
+def _warps(rng: np.random.Generator, n: int, strength: float) -> Tensor:
+    """Draw a flip, a zoom in, a stretch and a shift for each photo: affine matrices, (n, 2, 3)."""
+    zoom = 1 - 0.35 * strength * rng.random((n, 1))
+    stretch = 1 + 0.15 * strength * (rng.random((n, 2)) - 0.5)
+    scale = zoom * stretch
+    shift = (1 - scale).clip(0) * (2 * rng.random((n, 2)) - 1)
+    flip = np.where(rng.random(n) < 0.5 * strength, -1.0, 1.0)
+    matrix = np.zeros((n, 2, 3), np.float32)
+    matrix[:, 0, 0], matrix[:, 1, 1] = flip * scale[:, 0], scale[:, 1]
+    matrix[:, :, 2] = shift
+    return torch.from_numpy(matrix)
+
+
+def _warped(pixels: Tensor, matrices: Tensor) -> Tensor:
+    """Warp pixels, (n, size, size, 3), by affine matrices, (n, 2, 3); bilinear, edges mirrored."""
+    photos = pixels.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(matrices, list(photos.shape), align_corners=False)
+    warped = F.grid_sample(photos, grid, padding_mode="reflection", align_corners=False)
+    return warped.permute(0, 2, 3, 1)

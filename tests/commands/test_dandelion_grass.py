@@ -1,0 +1,345 @@
+"""The real set: fetched politely, checked byte by byte, from a server that is never trusted."""
+
+import contextlib
+import hashlib
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from meadow.commands import dandelion_grass
+from meadow.commands.dandelion_grass import fetch
+from meadow.errors import MeadowError
+from meadow.pipeline import cache
+
+REAL = Path(__file__).parents[3] / "shared/photos/dandelion-grass"
+ONE = "dandelion/00000000.jpg"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves the photos of a folder; `faults` holds what to do instead, request by request."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.asked: list[str] = []
+        self.times: list[float] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/data/")
+        self.server.asked.append(name)
+        self.server.times.append(time.monotonic())
+        faults = self.server.faults[name]
+        with contextlib.suppress(ConnectionError):  # the client may hang up
+            (faults.pop(0) if faults else ok)(self, (self.server.folder / name).read_bytes())
+
+    def reply(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+Fault = Callable[[Handler, bytes], None]
+
+
+def ok(handler: Handler, data: bytes) -> None:
+    handler.reply(200, data)
+
+
+def status(code: int, **headers: str) -> Fault:
+    return lambda handler, _data: handler.reply(code, b"sorry", **headers)
+
+
+def wrong(handler: Handler, data: bytes) -> None:
+    handler.reply(200, data[:-1] + b"?")
+
+
+def cut_short(handler: Handler, data: bytes) -> None:
+    handler.reply(200, data[:50], Content_Length=str(len(data)))
+
+
+def hang_up(handler: Handler, data: bytes) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def endless(handler: Handler, data: bytes) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(10_000):  # 10 GB
+        handler.wfile.write(bytes(1_000_000))
+    raise AssertionError("the client read it all")
+
+
+def slow(handler: Handler, data: bytes) -> None:
+    time.sleep(0.5)
+    handler.reply(200, data)
+
+
+def interrupt(handler: Handler, data: bytes) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C does
+    time.sleep(0.2)
+    handler.reply(200, data)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Draw a small set and put it in the place of the listed one."""
+    folder = tmp_path / "published"
+    hashes = {}
+    for number in range(6):
+        name = f"{('dandelion', 'grass')[number % 2]}/{number // 2:08}.jpg"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 12), (40 * number, 80, 160)).save(folder / name)
+        hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(dandelion_grass, "listed", lambda: hashes)
+    return folder
+
+
+@pytest.fixture
+def server(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("MEADOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(dandelion_grass, "FIRST_WAIT", 0.001)
+    with Server(photos) as server:
+        monkeypatch.setattr(dandelion_grass, "URL", f"http://127.0.0.1:{server.server_port}/data")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def refused(target: Path, source: Path | None = None) -> str:
+    """Assert that a fetch is refused and writes no target; return what it says."""
+    with pytest.raises(MeadowError) as error:
+        fetch(target, source)
+    assert not target.exists()
+    return str(error.value)
+
+
+def test_the_committed_list() -> None:
+    """The list has the hashes of 200 photos of each class, numbered from 0."""
+    hashes = dandelion_grass.listed()
+    names = {f"{label}/{n:08}.jpg" for label in ("dandelion", "grass") for n in range(200)}
+    assert set(hashes) == names
+    assert all(len(bytes.fromhex(sha256)) == 32 for sha256 in hashes.values())
+    assert dandelion_grass.URL.endswith(f"/{dandelion_grass.COMMIT}/data")
+
+
+def test_a_download(server: Server, photos: Path, tmp_path: Path) -> None:
+    """Each photo is asked for once, and a second run asks for nothing."""
+    fetch(tmp_path / "raw", None)
+    assert contents(tmp_path / "raw") == contents(photos)
+    assert Counter(server.asked) == dict.fromkeys(contents(photos), 1)
+    fetch(tmp_path / "again", None)
+    assert contents(tmp_path / "again") == contents(photos)
+    assert len(server.asked) == 6
+
+
+@pytest.mark.parametrize(
+    ("faults", "requests"),
+    [
+        ([status(503), status(503)], 3),
+        ([status(500), status(502), status(504), status(429)], 5),
+        ([cut_short], 2),
+        ([hang_up], 2),
+        ([wrong], 2),
+        ([endless], 2),
+        ([status(429, Retry_After="soon"), status(429, Retry_After="-1")], 3),
+    ],
+)
+def test_faults_that_pass(
+    faults: list[Fault], requests: int, server: Server, photos: Path, tmp_path: Path
+) -> None:
+    """A fault that passes costs one more request for that photo, and nothing else."""
+    server.faults[ONE] = list(faults)
+    fetch(tmp_path / "raw", None)
+    assert contents(tmp_path / "raw") == contents(photos)
+    assert server.asked.count(ONE) == requests
+    assert len(server.asked) == 5 + requests
+
+
+def test_a_server_that_falls_silent(
+    server: Server, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is not answered in time is made again."""
+    monkeypatch.setattr(dandelion_grass, "TIMEOUT", 0.25)
+    server.faults[ONE] = [slow]
+    fetch(tmp_path / "raw", None)
+    assert contents(tmp_path / "raw") == contents(photos)
+    assert server.asked.count(ONE) >= 2
+
+
+@pytest.mark.parametrize("in_words", [False, True])
+def test_retry_after(in_words: bool, server: Server, tmp_path: Path) -> None:
+    """A server that asks for time, in seconds or by the clock, is left alone for that long."""
+    # A date has whole seconds, so 2 of them ahead are more than 1.
+    asks = formatdate(time.time() + 2, usegmt=True) if in_words else "1"
+    server.faults[ONE] = [status(429, Retry_After=asks)]
+    fetch(tmp_path / "raw", None)
+    first, second = (at for name, at in zip(server.asked, server.times, strict=True) if name == ONE)
+    assert second - first >= 0.95
+
+
+def test_a_server_that_asks_for_too_long(server: Server, tmp_path: Path) -> None:
+    """Instead of waiting for an hour, the run ends and says what to do."""
+    server.faults[ONE] = [status(429, Retry_After="3600")]
+    said = refused(tmp_path / "raw")
+    assert "answers 429, and asks to be left alone for 3,600 seconds" in said
+    assert "run `meadow data dandelion-grass` again to go on" in said
+    assert server.asked.count(ONE) == 1
+
+
+def test_five_tries(server: Server, tmp_path: Path) -> None:
+    """A photo is asked for five times at most."""
+    server.faults[ONE] = [status(503)] * 9
+    assert f"{ONE}: the server answers 503 (try 5 of 5)" in refused(tmp_path / "raw")
+    assert server.asked.count(ONE) == 5
+
+
+def test_waits_grow(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wait is about twice the one before."""
+    monkeypatch.setattr(dandelion_grass, "FIRST_WAIT", 0.05)
+    server.faults[ONE] = [status(503)] * 3
+    fetch(tmp_path / "raw", None)
+    times = [at for name, at in zip(server.asked, server.times, strict=True) if name == ONE]
+    waits = [after - before for before, after in pairwise(times)]
+    assert all(wait >= least for wait, least in zip(waits, (0.05, 0.1, 0.2), strict=True))
+
+
+def test_not_found_is_final(server: Server, tmp_path: Path) -> None:
+    """A photo that is gone is asked for once, and the other ways are named."""
+    server.faults[ONE] = [status(404)] * 9
+    said = refused(tmp_path / "raw")
+    assert f"{ONE}: the server answers 404" in said
+    assert "--from DIR" in said
+    assert server.asked.count(ONE) == 1
+
+
+@pytest.mark.parametrize("fault", [wrong, endless])
+def test_wrong_bytes_twice(fault: Fault, server: Server, tmp_path: Path) -> None:
+    """Bytes that are not the listed ones are fetched once more, then refused and not kept."""
+    server.faults[ONE] = [fault] * 9
+    assert f"{ONE} is not the listed photo" in refused(tmp_path / "raw")
+    assert server.asked.count(ONE) == 2
+    assert not (cache.folder("downloads") / dandelion_grass.COMMIT / ONE).exists()
+
+
+def test_offline(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, the ways that need none are named."""
+    with socket.socket() as unused:  # bound but not listening: connections are refused
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/data"
+        monkeypatch.setattr(dandelion_grass, "URL", url)
+        said = refused(tmp_path / "raw")
+    assert "no network" in said
+    assert "`meadow data dandelion-grass --from DIR` takes a copy at hand" in said
+    assert "`meadow data demo` needs no network" in said
+
+
+@pytest.mark.parametrize("fault", [interrupt, status(404)])
+def test_a_cut_download_goes_on(
+    fault: Fault,
+    server: Server,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After Ctrl-C or an error, what was fetched is not fetched again."""
+    monkeypatch.setattr(dandelion_grass, "AT_ONCE", 1)
+    cut = list(dandelion_grass.listed())[3]
+    server.faults[cut] = [fault]
+    with pytest.raises((KeyboardInterrupt, MeadowError)):
+        fetch(tmp_path / "raw", None)
+    assert not (tmp_path / "raw").exists()
+    assert len(server.asked) == 4
+    kept = contents(cache.folder("downloads") / dandelion_grass.COMMIT)
+    assert len(kept) >= 3
+    server.asked.clear()
+    fetch(tmp_path / "raw", None)
+    assert contents(tmp_path / "raw") == contents(photos)
+    assert Counter(server.asked) == Counter(set(contents(photos)) - set(kept))
+
+
+def test_a_damaged_cache(server: Server, photos: Path, tmp_path: Path) -> None:
+    """What was kept is checked too, and only what is wrong is fetched again."""
+    fetch(tmp_path / "raw", None)
+    server.asked.clear()
+    (cache.folder("downloads") / dandelion_grass.COMMIT / ONE).write_bytes(b"half")
+    fetch(tmp_path / "raw", None)
+    assert contents(tmp_path / "raw") == contents(photos)
+    assert server.asked == [ONE]
+
+
+@pytest.mark.parametrize("below", [".", "data"])
+def test_a_copy_at_hand(below: str, photos: Path, tmp_path: Path) -> None:
+    """A copy is found as two folders or in a clone, and only what is listed is taken."""
+    shutil.copytree(photos, tmp_path / "copy" / below)
+    (tmp_path / "copy" / below / "grass/more.jpg").write_bytes(b"x")
+    (tmp_path / "raw/daisy").mkdir(parents=True)
+    fetch(tmp_path / "raw", tmp_path / "copy")
+    assert contents(tmp_path / "raw") == contents(photos)
+    assert not (tmp_path / "raw/daisy").exists()
+
+
+def test_a_copy_that_is_not_the_set(photos: Path, tmp_path: Path) -> None:
+    """Missing and changed photos of a copy are named, each kind by itself."""
+    (photos / ONE).unlink()
+    (photos / "grass/00000001.jpg").write_bytes(bytes(2_000_000))
+    said = refused(tmp_path / "raw", photos)
+    assert f"1 missing or unreadable ({ONE})" in said
+    assert "1 not as listed (grass/00000001.jpg)" in said
+
+
+def test_a_copy_without_the_folders(photos: Path, tmp_path: Path) -> None:
+    """A folder of something else is refused before it is read."""
+    assert "neither the folders dandelion and grass" in refused(tmp_path / "raw", tmp_path / "no")
+
+
+def test_a_copy_that_would_be_destroyed(photos: Path) -> None:
+    """The target may not be the copy itself."""
+    before = contents(photos)
+    with pytest.raises(MeadowError, match="overlap"):
+        fetch(photos, photos)
+    assert contents(photos) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the 400 real photos are not at hand")
+def test_the_real_photos(tmp_path: Path) -> None:
+    """The committed list is that of the real photos."""
+    fetch(tmp_path / "raw", REAL)
+    assert Counter(name.split("/")[0] for name in contents(tmp_path / "raw")) == {
+        "dandelion": 200,
+        "grass": 200,
+    }

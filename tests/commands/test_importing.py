@@ -1,0 +1,348 @@
+"""Taking a set from a folder or an archive: all of it, nothing else, or a clear refusal."""
+
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from meadow.commands import importing
+from meadow.commands.importing import import_set
+from meadow.curation import discovery
+from meadow.errors import MeadowError
+
+
+def photo(number: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 12), (number % 256, 80, 160)).save(file, "JPEG")
+    return file.getvalue()
+
+
+ROSE, TULIP = "rose/1.jpg", "tulip/1.jpg"
+PHOTOS = {ROSE: photo(1), TULIP: photo(2), "tulip/second walk/2.png": photo(3)}
+TWO = {ROSE: photo(1), TULIP: photo(2)}
+
+
+def in_folder(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def in_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "raw"
+
+
+def refused(source: Path, target: Path) -> str:
+    """Assert that an import is refused and leaves nothing behind; return what it says."""
+    before = sorted(target.parent.rglob("*"))
+    with pytest.raises(MeadowError) as error:
+        import_set(source, target)
+    assert sorted(target.parent.rglob("*")) == before
+    return str(error.value)
+
+
+@pytest.mark.parametrize("top", ["", "flowers/"])
+@pytest.mark.parametrize("packed", [in_folder, in_zip])
+def test_a_set_arrives_whole(
+    packed: Callable[..., Path], top: str, tmp_path: Path, target: Path
+) -> None:
+    """From a folder or an archive, under one top folder or none: the same files, and no litter."""
+    litter = {f"{top}rose/{name}": b"x" for name in (".DS_Store", "Thumbs.db", "desktop.ini")}
+    litter |= {"__MACOSX/flowers/rose/._1.jpg": b"x", f"{top}.git/HEAD": b"x", ".hidden": b"x"}
+    files = {top + name: data for name, data in PHOTOS.items()}
+    import_set(packed(tmp_path / "source.zip", files | litter), target)
+    assert contents(target) == PHOTOS
+    assert [path.name for path in target.parent.iterdir()] == ["raw"]
+    assert {file.path for file in discovery.find(target)} == set(PHOTOS)
+
+
+def test_an_earlier_set_is_replaced(tmp_path: Path, target: Path) -> None:
+    """Nothing of an earlier set mixes with the new one."""
+    in_folder(target, {"daisy/1.jpg": photo()})
+    import_set(in_folder(tmp_path / "mine", TWO), target)
+    assert contents(target) == TWO
+
+
+def test_an_earlier_set_outlives_a_refusal(tmp_path: Path, target: Path) -> None:
+    """A refused import leaves the earlier set as it was."""
+    in_folder(target, TWO)
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for name in (ROSE, TULIP):
+            archive.writestr(name, photo())
+    damaged = (tmp_path / "mine.zip").read_bytes().replace(photo()[20:40], bytes(20))
+    (tmp_path / "mine.zip").write_bytes(damaged)
+    assert "cannot be read" in refused(tmp_path / "mine.zip", target)
+    assert contents(target) == TWO
+
+
+def test_the_summary_counts_and_warns(
+    tmp_path: Path, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counts go to the output, at most 20 lines of them; odd extensions are warned of."""
+    files = {f"class{number:02}/1.JPG": photo(number) for number in range(25)}
+    import_set(in_folder(tmp_path / "mine", files | {"class00/notes.txt": b"hello"}), target)
+    said = capsys.readouterr()
+    assert "26 files in 25 classes" in said.out
+    assert "2 'class00'" in said.out
+    assert "and 5 more classes" in said.out
+    assert len(said.out.splitlines()) == 22
+    assert "1 of 26 files do not end in" in said.err
+    assert "'class00/notes.txt'" in said.err
+
+
+@pytest.mark.parametrize("packed", [in_folder, in_zip])
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "has 0 classes"),
+        ({ROSE: b"x"}, "has 1 classes ('rose'); 2 to 1000 are needed"),
+        (TWO | {"readme.txt": b"x"}, "'readme.txt' lies beside the class folders"),
+        ({"set/readme.txt": b"x", "set/a/1.jpg": b"x"}, "'readme.txt' lies beside the class"),
+        (TWO | {"rose/A.jpg": b"x", "rose/a.jpg": b"y"}, "one name on macOS and Windows"),
+        (TWO | {"Tulip/2.jpg": b"x"}, "would be one name"),
+        (TWO | {"rose/\u00e9": b"x", "rose/e\u0301": b"y"}, "would be one name"),
+        (TWO | {"daisy/.DS_Store": b"x", "daisy/": b""}, "the class folder 'daisy' is empty"),
+    ],
+)
+def test_what_is_no_set_is_refused(
+    packed: Callable[..., Path], files: dict[str, bytes], said: str, tmp_path: Path, target: Path
+) -> None:
+    """2 to 1000 classes, nothing beside or missing in them, and names that differ everywhere."""
+    if packed is in_folder:
+        (tmp_path / "mine").mkdir()
+        files = {name: data for name, data in files.items() if not name.endswith("/")}
+    assert said in refused(packed(tmp_path / "mine", files), target)
+
+
+def test_too_many_classes(tmp_path: Path, target: Path) -> None:
+    """More than 1000 classes are refused before anything is unpacked."""
+    archive = in_zip(tmp_path / "mine.zip", {f"{number}/1.jpg": b"x" for number in range(1001)})
+    assert "has 1001 classes; 2 to 1000 are needed" in refused(archive, target)
+
+
+def test_no_source(tmp_path: Path, target: Path) -> None:
+    """What is neither a folder nor an archive is refused in words, whatever its name says."""
+    assert "there is no" in refused(tmp_path / "absent", target)
+    (tmp_path / "photos.zip").write_bytes(photo())
+    assert "no .zip file, or a damaged one" in refused(tmp_path / "photos.zip", target)
+    os.mkfifo(tmp_path / "pipe")
+    assert "neither a folder nor a .zip file" in refused(tmp_path / "pipe", target)
+
+
+@pytest.mark.parametrize("place", ["data/raw", "data/raw.part", "data/raw/mine", "data", "."])
+def test_a_source_that_would_be_destroyed(place: str, tmp_path: Path, target: Path) -> None:
+    """The target and its temporary name are emptied, so the source may not lie there."""
+    source = in_folder(tmp_path / place, TWO)
+    assert "overlap" in refused(source, target)
+    assert contents(source) == TWO
+
+
+def test_links_inside_are_followed(tmp_path: Path, target: Path) -> None:
+    """A link to a file or a folder of the source arrives as what it leads to."""
+    mine = in_folder(tmp_path / "mine", TWO | {".store/3.jpg": photo(3)})
+    (mine / "rose/3.jpg").symlink_to("../.store/3.jpg")
+    (mine / "daisy").symlink_to("tulip")
+    import_set(mine, target)
+    assert contents(target) == TWO | {"rose/3.jpg": photo(3), "daisy/1.jpg": photo(2)}
+    assert not any(path.is_symlink() for path in target.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("/etc/passwd", "leads out of"),
+        ("../../mine2", "leads out of"),
+        ("../..", "leads out of"),
+        ("..", "leads round in a circle"),
+        ("absent.jpg", "leads nowhere"),
+        ("link", "leads nowhere"),
+    ],
+)
+def test_links_that_lead_out(link: str, said: str, tmp_path: Path, target: Path) -> None:
+    """A link out of the source, into nothing or round in a circle is refused by name."""
+    mine = in_folder(tmp_path / "mine", TWO)
+    in_folder(tmp_path / "mine2", TWO)
+    (mine / "rose/link").symlink_to(link)
+    assert f"rose/link' {said}" in refused(mine, target)
+
+
+def test_a_pipe_in_a_folder(tmp_path: Path, target: Path) -> None:
+    """What is no regular file is named, never opened: a pipe would be waited for."""
+    mine = in_folder(tmp_path / "mine", TWO)
+    os.mkfifo(mine / "rose/pipe")
+    assert "rose/pipe' is not a regular file" in refused(mine, target)
+
+
+def test_names_that_no_system_takes(tmp_path: Path, target: Path) -> None:
+    """Names that are not UTF-8 or too long are refused before anything is written."""
+    mine = in_folder(tmp_path / "mine", TWO)
+    (mine / os.fsdecode(b"rose/\xff.jpg")).write_bytes(photo())
+    assert r"'rose/\udcff.jpg' is not UTF-8" in refused(mine, target)
+    for long in ("x" * 300, "/".join("abcdefgh" * 16 for _ in range(10))):
+        archive = in_zip(tmp_path / "long.zip", TWO | {f"rose/{long}": photo()})
+        assert "is too long" in refused(archive, target)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../1.jpg", "rose/../../1.jpg", "..", "/etc/1.jpg", "//server/1.jpg", "C:/1.jpg"),
+        *("c:1.jpg", "..\\1.jpg", "rose\\1.jpg", "rose/a\\..\\..\\1.jpg", "rose/1.jpg\0.exe"),
+        *("../.hidden", "__MACOSX/../../1.jpg"),
+    ],
+)
+def test_unsafe_names(name: str, tmp_path: Path, target: Path) -> None:
+    """A name that could lead out of the target, on any system, refuses the whole archive."""
+    info = zipfile.ZipInfo("x")
+    info.filename = name
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr(info, photo())
+        archive.writestr(TULIP, photo())
+    assert repr(name) in refused(tmp_path / "evil.zip", target)
+    assert not (tmp_path / "1.jpg").exists()
+
+
+def test_a_link_in_an_archive(tmp_path: Path, target: Path) -> None:
+    """A member that unpackers would turn into a link is refused."""
+    info = zipfile.ZipInfo("rose/link.jpg")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    in_zip(tmp_path / "mine.zip", TWO)
+    with zipfile.ZipFile(tmp_path / "mine.zip", "a") as archive:
+        archive.writestr(info, "/etc/passwd")
+    assert "'rose/link.jpg' is a link" in refused(tmp_path / "mine.zip", target)
+
+
+def patched(archive: Path, central: int, local: int, value: bytes) -> None:
+    """Overwrite a header field of the first member, in the central directory and beside it."""
+    data = bytearray(archive.read_bytes())
+    for start, offset in ((data.index(b"PK\1\2"), central), (data.index(b"PK\3\4"), local)):
+        data[start + offset : start + offset + len(value)] = value
+    archive.write_bytes(data)
+
+
+def test_an_encrypted_archive(tmp_path: Path, target: Path) -> None:
+    """An encrypted member is named, with the way round it."""
+    archive = in_zip(tmp_path / "mine.zip", TWO)
+    patched(archive, 8, 6, b"\1\0")
+    assert "'rose/1.jpg' is encrypted. Unpack it" in refused(archive, target)
+
+
+def test_an_unknown_compression(tmp_path: Path, target: Path) -> None:
+    """A method that Python cannot unpack is said in words."""
+    archive = in_zip(tmp_path / "mine.zip", TWO)
+    patched(archive, 10, 8, b"\x09\0")  # deflate64, as Windows writes for large files
+    assert "'rose/1.jpg' cannot be read" in refused(archive, target)
+
+
+def test_a_name_twice_in_an_archive(tmp_path: Path, target: Path) -> None:
+    """The same name twice would lose one of two photos."""
+    archive = in_zip(tmp_path / "mine.zip", TWO | {"rose//1.jpg": photo(5)})
+    assert "'rose/1.jpg' and 'rose/1.jpg' would be one name" in refused(archive, target)
+
+
+def test_a_file_and_a_folder_of_one_name(tmp_path: Path, target: Path) -> None:
+    """A name cannot be a file and a folder."""
+    archive = in_zip(tmp_path / "mine.zip", TWO | {"rose/1.jpg/2.jpg": photo(5)})
+    assert "would be one name" in refused(archive, target)
+    files = {f"set/{name}": data for name, data in TWO.items()}
+    archive = in_zip(tmp_path / "mine.zip", files | {"set": photo(5)})
+    assert "'set' lies beside" in refused(archive, target)
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_names_of_classes_in_utf8(flag: bool, tmp_path: Path, target: Path) -> None:
+    """A class keeps its name from the macOS Finder too, which does not mark UTF-8 as such."""
+    archive = in_zip(tmp_path / "mine.zip", TWO | {"L\u00f6wenzahn/1.jpg": photo()})
+    if not flag:
+        data = archive.read_bytes()
+        assert data.count(b"\x00\x08\x08\x00") == 2
+        archive.write_bytes(data.replace(b"\x00\x08\x08\x00", b"\x00\x00\x08\x00"))
+    import_set(archive, target)
+    assert "L\u00f6wenzahn/1.jpg" in contents(target)
+
+
+def test_names_in_an_old_code_page(tmp_path: Path, target: Path) -> None:
+    """An archive whose names are not UTF-8 is read as code page 437, as the format says."""
+    archive = in_zip(tmp_path / "mine.zip", TWO | {"L#wenzahn/1.jpg": photo()})
+    archive.write_bytes(archive.read_bytes().replace(b"L#w", b"L\x94w"))
+    import_set(archive, target)
+    assert "L\u00f6wenzahn/1.jpg" in contents(target)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_file_too_large(
+    method: int, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of a file is counted while it is written."""
+    monkeypatch.setattr(importing, "MAX_FILE", 100_000)
+    archive = in_zip(tmp_path / "mine.zip", TWO | {"rose/2.jpg": bytes(100_001)}, method)
+    assert "'rose/2.jpg' has more than 100,000 bytes" in refused(archive, target)
+
+
+def test_a_header_that_lies(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that says it is small does not get by."""
+    monkeypatch.setattr(importing, "MAX_FILE", 100_000)
+    archive = in_zip(tmp_path / "mine.zip", {ROSE: bytes(3_000_000), TULIP: photo()})
+    patched(archive, 24, 22, (5000).to_bytes(4, "little"))
+    said = refused(archive, target)
+    assert "'rose/1.jpg'" in said
+    assert "more than 100,000 bytes" in said or "cannot be read" in said
+
+
+def test_a_bomb(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many files that are each small enough, but unpack to far more than the archive."""
+    monkeypatch.setattr(importing, "MAX_FILE", 50_000)
+    files = {f"rose/{number}.jpg": bytes(50_000) for number in range(40)}
+    archive = in_zip(tmp_path / "mine.zip", TWO | files)
+    limit = 100 * archive.stat().st_size
+    assert 50_000 < limit < 40 * 50_000
+    assert f"unpacks to more than {limit:,} bytes" in refused(archive, target)
+
+
+def test_a_set_too_large(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole set has a limit, from a folder too."""
+    monkeypatch.setattr(importing, "MAX_SET", 1000)
+    assert "more than 1,000 bytes" in refused(in_folder(tmp_path / "mine", PHOTOS), target)
+
+
+def test_any_damage_is_an_error_in_words(tmp_path: Path, target: Path) -> None:
+    """Wherever bytes are wrong or missing: an import works or is refused, and never breaks down."""
+    archive = in_zip(tmp_path / "mine.zip", {ROSE: b"rose" * 9, TULIP: b"tulip" * 9})
+    data = archive.read_bytes()
+
+    def attempt(damaged: bytes) -> Any:
+        archive.write_bytes(damaged)
+        try:
+            import_set(archive, target)
+        except MeadowError as error:
+            return str(error)
+        return contents(target)
+
+    for at in range(0, len(data), 2):
+        assert attempt(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+    for length in range(0, len(data), 16):
+        assert attempt(data[:length])

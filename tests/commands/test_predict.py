@@ -1,0 +1,179 @@
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from toys import encoded, photo
+
+from meadow.cli import main
+from meadow.commands import predict
+from meadow.errors import MeadowError
+from meadow.serving import server
+from meadow.serving.client import Client, RefusedError
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs/serving.md"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of 5 photos."""
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(photo(number)))
+    return tmp_path
+
+
+@contextmanager
+def stub(answer: Callable[[int], tuple[int, dict[str, str], bytes]]) -> Iterator[str]:
+    """Run a service that answers its n-th request as it is told."""
+    count = 0
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            nonlocal count
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, headers, body = answer(count)
+            count += 1
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+        thread.join()
+
+
+def test_an_overloaded_service_is_asked_again() -> None:
+    """As it says: 429 and 503 with Retry-After."""
+    busy = b'{"error": {"code": 429, "message": "busy"}}'
+    well = b'{"label": "x"}'
+    with (
+        stub(lambda n: (200, {}, well) if n == 2 else (429, {"Retry-After": "0"}, busy)) as url,
+        Client(url) as client,
+    ):
+        assert client.ask(b"") == {"label": "x"}
+    with (
+        stub(lambda _: (503, {"Retry-After": "0"}, busy)) as url,
+        Client(url) as client,
+        pytest.raises(MeadowError, match="answers 503: busy"),
+    ):
+        client.ask(b"")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"<html>"), (404, b'{"detail": "Not Found"}'), (502, b"bad gateway")]
+)
+def test_another_server_is_told_from_a_service(status: int, body: bytes) -> None:
+    """A wrong port is a common mistake."""
+    with (
+        stub(lambda _: (status, {}, body)) as url,
+        Client(url) as client,
+        pytest.raises(MeadowError, match=f"answers {status}, and not as a photo classifier"),
+    ):
+        client.ask(b"")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "localhost:3000", "http://", "x://y"])
+def test_a_service_that_is_not_there_is_said_to_be(url: str) -> None:
+    """With the command that starts one."""
+    with Client(url) as client, pytest.raises(MeadowError, match=r"cannot be reached.*make serve"):
+        client.ask(b"")
+
+
+def test_nothing_to_predict_is_an_error(tmp_path: Path) -> None:
+    """An empty folder, or a pattern that finds nothing; before a model is looked for."""
+    for name in (str(tmp_path), str(tmp_path / "*.jpg")):
+        with pytest.raises(MeadowError, match="no file, folder or pattern"):
+            predict.predict([name])
+
+
+def test_without_a_model_it_says_how_to_get_one(project: Path, photos: Path) -> None:
+    """It is the first thing that somebody may try."""
+    with pytest.raises(SystemExit, match="dvc repro"):
+        main(["predict", str(photos)])
+
+
+@pytest.mark.slow
+def test_all_are_answered_in_order_whatever_is_wrong_with_some(
+    in_built: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 1, and a line for each; a name cannot garble the terminal."""
+    (photos / "bad\x1b[31m\n.jpg").write_bytes(b"no photo")
+    missing = str(photos / "missing.jpg")
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", str(photos / "[0-4].jpg"), missing, str(photos)])
+    lines = capsys.readouterr().out.splitlines()
+
+    assert ended.value.code == 1
+    assert len(lines) == 5 + 1 + 6
+    assert re.search(r"0\.jpg +\d+\.\d% +(gold|moss)", lines[0])
+    assert lines[5].endswith("missing.jpg  refused: cannot be read: No such file or directory")
+    assert lines[11].endswith("bad?[31m?.jpg  refused: not a JPEG, PNG, WEBP file")
+
+
+@pytest.mark.slow
+def test_here_and_over_there_are_the_same_answers(
+    packaged: Path, in_built: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON lines: what the service sends, and the path. The example of the docs runs too."""
+    (photos / "large.png").write_bytes(encoded(photo(1), "PNG") + bytes(30 * 2**20))
+    (photos / "text.jpg").write_bytes(b"no photo")
+    names = [str(photos / f"{n}.jpg") for n in range(5)]
+    main(["predict", "--json", *names])
+    here = capsys.readouterr().out
+    with server.serving(server.BENTO) as url:
+        main(["predict", "--json", "--url", url, *names])
+        there = capsys.readouterr().out
+        with pytest.raises(SystemExit) as ended:
+            main(["predict", "--json", "--url", url, str(photos)])
+        refused = [json.loads(line) for line in capsys.readouterr().out.splitlines()[5:]]
+        with Client(url) as client, pytest.raises(RefusedError, match="answers 415"):
+            client.ask(b"no photo")
+        (block,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+        example = block.replace("http://localhost:3000", url)
+        said = subprocess.run(
+            [sys.executable, "-c", example.replace("photo.jpg", names[0])],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
+    here_all, there_all = (
+        [json.loads(line) for line in text.splitlines()] for text in (here, there)
+    )
+    for mine, theirs in zip(here_all, there_all, strict=True):
+        assert mine == {key: theirs[key] for key in mine}
+        assert theirs.keys() - mine.keys() <= {"request_id"}
+    assert ended.value.code == 1
+    assert [each["error"]["code"] for each in refused] == [413, 415]
+    assert len(block.splitlines()) == 5
+    assert said.startswith(here_all[0]["label"])
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_is_no_error(in_built: Path, photos: Path) -> None:
+    """`meadow predict ... | head -1` ends without a traceback."""
+    code = "from meadow.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "predict", *[str(photos)] * 400],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert ".jpg" in run.stdout.readline()
+        run.stdout.close()
+        assert run.stderr.read() == ""

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meadow.evaluation import gate
+from meadow.params import Evaluate
+from meadow.pipeline.manifest import Row
+
+LIMITS = Evaluate(folds=5, coverage=0.95, min_accuracy=0.8, max_log_loss=0.5)
+FIGURES = {"accuracy_low": 0.85, "accuracy_high": 0.95, "log_loss": 0.3}
+TARGETS = np.zeros(80, np.int64)
+
+
+def rows(n: int = 80) -> list[Row]:
+    return [Row(f"{i}", "a", "test", f"g{i}", f"sha {i}", "", 1, 1, 1) for i in range(n)]
+
+
+def answers(p: float, n: int = 80) -> np.ndarray:
+    noise = np.random.default_rng(int(100 * p)).uniform(-0.05, 0.05, n)
+    return np.stack([p + noise, 1 - p - noise], axis=1)
+
+
+@pytest.fixture
+def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a released model that gives the true class 0.8."""
+    monkeypatch.chdir(tmp_path)
+    gate.RELEASED.parent.mkdir()
+    losses = -np.log(answers(0.8)[:, 0])
+    lines = [f"{row.sha256},{loss}" for row, loss in zip(rows(), losses, strict=True)]
+    gate.RELEASED.write_text("\n".join(["sha256,log_loss", *lines]) + "\n")
+
+
+@pytest.mark.parametrize(("p", "passes"), [(0.9, True), (0.79, True), (0.6, False)])
+@pytest.mark.usefixtures("released")
+def test_a_model_that_is_surely_worse_than_the_released_one_fails(p: float, passes: bool) -> None:
+    """On the same photos, by a paired bootstrap; a chance difference is none."""
+    verdict = gate.verdict(FIGURES, rows(), answers(p), TARGETS, LIMITS)
+
+    assert verdict["passed"] is passes
+    assert verdict["why"][2].startswith("passed" if passes else "failed")
+    assert "on 80 photos that both were tested on" in verdict["why"][2]
+
+
+@pytest.mark.usefixtures("released")
+def test_the_released_model_itself_passes() -> None:
+    """Though its losses were rounded downwards, and each now seems a little higher."""
+    text = gate.RELEASED.read_text().splitlines()
+    lower = [f"{sha},{float(loss) - 1e-6}" for sha, loss in (line.split(",") for line in text[1:])]
+    gate.RELEASED.write_text("\n".join([text[0], *lower]) + "\n")
+    verdict = gate.verdict(FIGURES, rows(), answers(0.8), TARGETS, LIMITS)
+
+    assert verdict["passed"] is True
+    assert "the log-loss differs by +0.000 (+0.000 to +0.000)" in verdict["why"][2]
+
+
+@pytest.mark.usefixtures("released")
+def test_only_photos_that_both_saw_are_compared() -> None:
+    """A new version of the set has new test photos."""
+    new = [Row(f"n{i}", "a", "test", f"n{i}", f"new {i}", "", 1, 1, 1) for i in range(40)]
+    some = gate.verdict(FIGURES, rows(40) + new, answers(0.6), TARGETS, LIMITS)
+    none = gate.verdict(FIGURES, new, answers(0.6, 40), TARGETS[:40], LIMITS)
+
+    assert "on 40 photos" in some["why"][2]
+    assert none["passed"] is True
+    assert "on none of these test photos" in none["why"][2]
+
+
+@pytest.mark.parametrize(
+    ("figures", "failed"),
+    [({"accuracy_low": 0.79}, "min_accuracy 0.8"), ({"log_loss": 0.51}, "max_log_loss is 0.5")],
+)
+def test_each_limit_fails_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: dict[str, float], failed: str
+) -> None:
+    """The figure, and the parameter that it is held against."""
+    monkeypatch.chdir(tmp_path)
+    verdict = gate.verdict(FIGURES | figures, rows(), answers(0.9), TARGETS, LIMITS)
+    (why,) = [why for why in verdict["why"] if why.startswith("failed")]
+
+    assert verdict["passed"] is False
+    assert failed in why
+
+
+def test_groups_are_drawn_whole() -> None:
+    """Ten copies of eight photos are eight photos: the interval is as wide."""
+    eight = np.random.default_rng(0).normal(size=8)
+    alone = gate.bootstrap(eight, [str(i) for i in range(8)])
+    copies = gate.bootstrap(eight.repeat(10), [str(i // 10) for i in range(80)])
+
+    assert copies == pytest.approx(alone)

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+
+from meadow.evaluation import metrics
+
+RNG = np.random.default_rng(0)
+TARGETS = RNG.integers(0, 3, 200)
+RAW = RNG.random((200, 3)) + np.eye(3)[TARGETS]
+PROBABILITIES = RAW / RAW.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (50, 60, 0.720, 0.907),
+        (77, 80, 0.8955, 0.987),
+        (80, 80, 0.954, 1.0),
+        (388, 400, 0.948, 0.983),
+    ],
+)
+def test_wilson_interval(hits: int, n: int, low: float, high: float) -> None:
+    """Known values; 80 of 80 is no proof of more than 95.4 %."""
+    assert metrics.wilson(hits, n) == pytest.approx((low, high), abs=5e-4)
+
+
+def test_scikit_learn_agrees() -> None:
+    """The oracle for log-loss, Brier score and ROC."""
+    truth = np.eye(3)[TARGETS]
+
+    assert metrics.log_loss(PROBABILITIES, TARGETS) == pytest.approx(
+        reference.log_loss(TARGETS, PROBABILITIES)
+    )
+    assert metrics.brier(PROBABILITIES, TARGETS) == pytest.approx(
+        reference.brier_score_loss(TARGETS, PROBABILITIES, scale_by_half=True, labels=[0, 1, 2])
+    )
+    assert metrics.auroc(PROBABILITIES.ravel(), truth.ravel() > 0) == pytest.approx(
+        reference.roc_auc_score(truth.ravel(), PROBABILITIES.ravel())
+    )
+
+
+def test_ties_in_a_score_move_together() -> None:
+    """Otherwise the order of the file would decide the area."""
+    tied = np.ones(10)
+    positive = np.arange(10) < 5
+
+    assert metrics.auroc(tied, positive) == metrics.auroc(tied, positive[::-1]) == 0.5
+
+
+def test_a_calibrated_model_has_a_small_ece() -> None:
+    """And one that is always sure but right in 83 % has one of 0.17."""
+    confidence = RNG.uniform(0.5, 1, 50_000)
+    right = RNG.random(50_000) < confidence
+    honest = np.stack([confidence, 1 - confidence], axis=1)
+    boastful = np.tile([1.0, 0.0], (60, 1))
+
+    assert metrics.ece(honest, (~right).astype(np.int64)) < 0.01
+    assert metrics.ece(boastful, (np.arange(60) >= 50).astype(np.int64)) == pytest.approx(1 / 6)
+
+
+def test_certain_and_wrong_is_finite() -> None:
+    """A probability of exactly 0 must not make the metrics file invalid."""
+    assert np.isfinite(metrics.log_loss(np.array([[1.0, 0.0]]), np.array([1])))
+
+
+def test_the_summary_is_complete() -> None:
+    """The names that experiments are compared by."""
+    assert list(metrics.summary(PROBABILITIES, TARGETS)) == [
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "log_loss",
+        "brier",
+        "ece",
+        "ece_if_perfect",
+        "auroc",
+        "macro_recall",
+        "worst_recall",
+    ]
+
+
+def test_more_than_five_classes_have_a_top_5_accuracy() -> None:
+    """The true class is the sixth of one photo, the fifth of the other."""
+    probabilities = np.array([[0.3, 0.2, 0.2, 0.15, 0.1, 0.05]] * 2)
+
+    assert metrics.summary(probabilities, np.array([5, 4]))["top_5_accuracy"] == 0.5
+
+
+def test_a_perfectly_calibrated_model_shows_an_ece_too() -> None:
+    """Of labels drawn from the probabilities; it falls as photos are added, and is not 0."""
+    p = np.random.default_rng(0).uniform(0.5, 1, 2000)
+    probabilities = np.stack([p, 1 - p], axis=1)
+    few, many = (metrics.ece_if_perfect(probabilities[:n]) for n in (80, 2000))
+
+    assert 0.04 < few < 0.1
+    assert many < few / 3
+
+
+def test_each_class_has_its_recall_with_an_interval() -> None:
+    """Unbalanced: a model that always says the larger class is right in 90 %, and useless."""
+    table = metrics.per_class(
+        np.tile([0.9, 0.1], (100, 1)), (np.arange(100) >= 90).astype(np.int64)
+    )
+
+    assert [each["recall"] for each in table] == [1, 0]
+    assert [each["photos"] for each in table] == [90, 10]
+    assert table[1]["recall_low"] == pytest.approx(0)
+    assert 0.2 < table[1]["recall_high"] < 0.4
+    assert table[0]["precision"] == 0.9

@@ -1,0 +1,56 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from meadow.errors import MeadowError
+from meadow.serving.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_environment_sets_them() -> None:
+    """Texts become what they stand for; other variables are none of theirs."""
+    found = Settings.read({
+        "MEADOW_QUEUE": "7", "MEADOW_CORS": "https://a.example, https://b.example",
+        "MEADOW_ACCESS_LOG": "false", "MEADOW_CACHE": "/elsewhere",
+    })  # fmt: skip
+
+    assert found.queue == 7
+    assert found.cors == ("https://a.example", "https://b.example")
+    assert not found.access_log
+    assert found.max_body == Settings().max_body
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("QUEUE", "many"), ("QUEUE", "0"), ("TIMEOUT", "-1"), ("TIMEOUT", "nan"), ("CORS", "here"),
+        ("MAX_BODY", "20MB"), ("ACCESS_LOG", "perhaps"), ("API_KEY", "naïve"), ("WORKERS", "1.5"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_named_and_the_service_does_not_start(name: str, value: str) -> None:
+    """Better than a limit that is not what somebody thinks it is."""
+    with pytest.raises(MeadowError, match=f"{PREFIX}{name}="):
+        Settings.read({PREFIX + name: value})
+
+
+def test_a_bad_key_is_not_shown() -> None:
+    """It ends up in a log."""
+    with pytest.raises(MeadowError) as raised:
+        Settings.read({"MEADOW_API_KEY": "secret\n"})
+
+    assert "secret" not in str(raised.value)
+
+
+def test_each_is_documented_with_its_default() -> None:
+    """docs/serving.md lists the settings that there are, and no others."""
+    text = (ROOT / "docs/serving.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `MEADOW_(\w+)` \| (.*?) \|", text, re.MULTILINE))
+    defaults = {}
+    for name, field in Settings.model_fields.items():
+        value = field.default
+        shown = int(value) if isinstance(value, bool) else value
+        defaults[name.upper()] = "" if value in ("", (), None) else f"`{shown}`"
+
+    assert rows == defaults

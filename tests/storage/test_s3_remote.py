@@ -1,0 +1,217 @@
+"""What can be wrong between a project and its remote, against a real server."""
+
+import datetime
+import http.server
+import ipaddress
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clones import attempt, runner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from servers import BUCKET, KEY, SECRET, Server, meadow, point, small_project
+
+from meadow.errors import MeadowError
+from meadow.storage import s3_remote
+from meadow.storage.s3_remote import Remote
+
+pytestmark = pytest.mark.slow
+WITHIN = 15  # seconds
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return a MinIO with a bucket."""
+    server = Server(tmp_path_factory.mktemp("minio"))
+    server.client().create_bucket(Bucket=BUCKET)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def folder(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a project on that server."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.chdir(small_project(tmp_path / "project", server.endpoint, files=3))
+    return Path.cwd()
+
+
+def modify(name: str, value: str) -> None:
+    s3_remote.configure(s3_remote.section_of("minio"), **{name: value})
+
+
+def test_a_remote_that_works_passes(folder: Path, server: Server) -> None:
+    """The probe object is deleted again."""
+    Remote.load().check(write=True)
+
+    assert not server.objects()
+    assert Remote.load().refuse_skew().endswith("s apart")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("secret_access_key", "wrong", "refuses the secret key. Run `dvc remote modify --local"),
+        ("access_key_id", "nobody", "does not know the access key. Run `dvc remote modify"),
+        ("url", "s3://nowhere/dvc", "there is no bucket 'nowhere' at http://127"),
+        ("endpointurl", "http://127.0.0.1:9", "nothing answers at http://127.0.0.1:9: .*`make min"),
+        ("endpointurl", "http://no.invalid:9", "nothing answers at http://no.invalid:9"),
+        ("endpointurl", "127.0.0.1:9000", "the settings of remote 'minio' are wrong"),
+        ("url", "https://127.0.0.1:9000/x", r"Mend \.dvc/config .*: url is s3://BUCKET/dvc"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line_within_seconds(
+    folder: Path, name: str, value: str, message: str
+) -> None:
+    """For share, verify and doctor; plain `dvc push` fails as fast, in words of its own."""
+    modify(name, value)
+    with pytest.raises(MeadowError, match=message):
+        Remote.load().check(write=True)
+
+    for command in (meadow("share"), meadow("verify"), meadow("doctor"), ("dvc", "push")):
+        started = time.monotonic()
+        done = attempt(folder, *command)
+        assert done.returncode != 0, command
+        assert time.monotonic() - started < WITHIN, command
+        assert SECRET not in done.stdout + done.stderr
+        if command[-1] in ("share", "verify"):
+            assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_stopped_is_said_to_be_down(folder: Path, tmp_path: Path) -> None:
+    """With the command that starts it."""
+    other = Server(tmp_path / "other")
+    other.client().create_bucket(Bucket=BUCKET)
+    modify("endpointurl", other.endpoint)
+    Remote.load().check(write=True)
+    other.kill()
+
+    with pytest.raises(MeadowError, match=r"nothing answers at .*Start it with `make minio`"):
+        Remote.load().check(write=False)
+
+
+def test_a_server_that_does_not_speak_s3_is_not_taken_for_one(folder: Path) -> None:
+    """Say, the port of the service."""
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    modify("endpointurl", f"http://127.0.0.1:{web.server_port}")
+    try:
+        with pytest.raises(MeadowError, match=r"Run `dvc remote modify --local minio endpointurl"):
+            Remote.load().check(write=True)
+    finally:
+        web.shutdown()
+        web.server_close()
+
+
+def test_keys_may_come_from_the_environment(
+    folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in CI: nothing is written to disk; without them the three ways are named."""
+    s3_remote.LOCAL.unlink()
+    modify("endpointurl", server.endpoint)
+    with pytest.raises(MeadowError, match=r"no keys .*`make minio`.*config\.local.*AWS_ACCESS_KEY"):
+        Remote.load().check(write=False)
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    Remote.load().check(write=True)
+    runner(folder)("dvc", "push")
+
+
+def test_a_reader_can_pull_and_cannot_push(folder: Path, server: Server, tmp_path: Path) -> None:
+    """And share says so before it starts."""
+    run = runner(folder)
+    run("dvc", "push")
+    policy = tmp_path / "policy.json"
+    policy.write_text(
+        json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Effect": "Allow",
+                        "Action": ["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"],
+                        "Resource": ["arn:aws:s3:::*"],
+                    }
+                ],
+            }
+        )
+    )
+    admin = server.admin()
+    admin.user_add("reader", "reader-secret")
+    admin.policy_add("reading", str(policy))
+    admin.policy_set("reading", user="reader")
+    point(folder, server.endpoint, "reader", "reader-secret")
+
+    (folder / "data/raw/new.txt").write_text("new")
+    run("dvc", "add", "data/raw")
+    push, share = attempt(folder, "dvc", "push"), attempt(folder, *meadow("share"))
+    run("git", "reset", "-q", "--hard")
+    for path in (folder / ".dvc/cache/files/md5").glob("??"):
+        for each in path.iterdir():
+            each.unlink()
+    run("dvc", "pull", "--force")
+    verify = attempt(folder, *meadow("verify"))
+
+    assert push.returncode != 0
+    assert share.returncode == 1
+    assert "the key may not write in bucket 'meadow'" in share.stderr
+    assert verify.returncode == 0, verify.stderr
+
+
+def certificate(folder: Path) -> Path:
+    """Write a self-signed certificate of the loopback as MinIO wants it; return its file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder.mkdir()
+    (folder / "public.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "private.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return folder / "public.crt"
+
+
+def test_a_certificate_of_ones_own_needs_its_file(folder: Path, tmp_path: Path) -> None:
+    """Without ssl_verify a clear refusal, with it share and verify work."""
+    ca = certificate(tmp_path / "certificates")
+    server = Server(tmp_path / "tls", ca.parent)
+    try:
+        server.client(verify=str(ca)).create_bucket(Bucket=BUCKET)
+        modify("endpointurl", server.endpoint)
+        with pytest.raises(
+            MeadowError, match=r"the certificate of https://.* is not trusted: .*ssl_verify"
+        ):
+            Remote.load().check(write=False)
+        assert attempt(folder, "dvc", "push").returncode != 0
+
+        modify("ssl_verify", str(ca))
+        run = runner(folder)
+        run(*meadow("share"))
+        assert "no stage ran" in run(*meadow("verify"))
+    finally:
+        server.kill()

@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from meadow.inference.onnx_session import digest, external_data, open_session
+from meadow.training import architectures, onnx_graph
+from meadow.training.weights import Weights
+
+NONE = Weights.of("none")
+# One of each family of torchvision's registry, the smallest, and a size that it can take.
+FAMILIES = {
+    "alexnet": 96,
+    "convnext_tiny": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "efficientnet_v2_s": 64,
+    "googlenet": 64,
+    "inception_v3": 96,
+    "maxvit_t": 224,
+    "mnasnet0_5": 64,
+    "mobilenet_v2": 64,
+    "mobilenet_v3_small": 64,
+    "regnet_y_400mf": 64,
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "shufflenet_v2_x0_5": 64,
+    "squeezenet1_1": 64,
+    "swin_t": 64,
+    "swin_v2_t": 64,
+    "vgg11": 64,
+    "vit_b_32": 64,
+    "wide_resnet50_2": 64,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", FAMILIES)
+def test_a_network_of_each_family_is_served_as_pytorch_computes_it(
+    arch: str, tmp_path: Path
+) -> None:
+    """Logits for finetune and features for a probe: ONNX Runtime agrees to 1e-4 of the largest."""
+    size = FAMILIES[arch]
+    network = architectures.build(arch, NONE, classes=3, size=size, seed=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    ways = {
+        architectures.WithFeatures: ["logits", "features", "texture"],
+        architectures.Features: ["features", "texture"],
+    }
+    for kind, outputs in ways.items():
+        module = kind(network).eval()
+        with torch.no_grad():
+            expected = [each.numpy() for each in module(torch.from_numpy(pixels))]
+        onnx_graph.save(
+            architectures.exported(module, size=size, outputs=outputs), tmp_path / "network"
+        )
+        found = open_session(tmp_path / "network").run(outputs, {"pixels": pixels})
+
+        for name, own, served in zip(outputs, expected, found, strict=True):
+            assert served.shape == own.shape
+            assert own.shape[0] == 2
+            assert own.ndim == 2
+            assert name != "logits" or own.shape == (2, 3)
+            if name == "texture":  # of a dead channel the logarithm of next to nothing
+                served, own = np.exp(served), np.exp(own)
+            assert np.abs(served - own).max() <= 1e-4 * np.abs(own).max()
+
+
+def test_every_family_of_the_registry_is_covered() -> None:
+    """A new family of torchvision must be looked at before it is offered."""
+    known = torchvision.models.list_models(module=torchvision.models)
+    modules = {torchvision.models.get_model_builder(name).__module__ for name in known}
+    covered = {torchvision.models.get_model_builder(name).__module__ for name in FAMILIES}
+
+    assert covered == modules
+
+
+def test_features_have_earlier_blocks_in_them() -> None:
+    """ResNet-18: 512 that the last layer sees, 512 and 256 of the two blocks before."""
+    network = architectures.build("resnet18", NONE, classes=2, size=64, seed=0)
+
+    assert architectures.Features(network).eval()(torch.zeros(1, 64, 64, 3))[0].shape == (1, 1280)
+
+
+def test_a_network_too_large_for_one_file_keeps_its_tensors_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An ONNX file ends at 2 GiB; two of the registry are larger (vit_h_14, regnet_y_128gf)."""
+    network = architectures.build("shufflenet_v2_x0_5", NONE, classes=2, size=64, seed=0)
+    model = architectures.exported(network, size=64, outputs=["logits"])
+    onnx_graph.save(model, tmp_path / "one.onnx")
+    monkeypatch.setattr(onnx_graph, "LARGEST", 1000)
+    onnx_graph.save(model, tmp_path / "two.onnx")
+    pixels = np.zeros((1, 64, 64, 3), np.uint8)
+    one, two = (
+        open_session(tmp_path / name).run(None, {"pixels": pixels})[0]
+        for name in ("one.onnx", "two.onnx")
+    )
+
+    assert not external_data(tmp_path / "one.onnx").exists()
+    assert (tmp_path / "two.onnx").stat().st_size < 200_000
+    assert np.array_equal(one, two)
+    before = digest(tmp_path / "two.onnx")
+    data = external_data(tmp_path / "two.onnx")
+    data.write_bytes(data.read_bytes()[:-1] + b"?")
+    assert digest(tmp_path / "two.onnx") != before
+
+
+def test_unequal_adaptive_pooling_is_computed_as_pytorch_does() -> None:
+    """AlexNet at 96 px pools 2 x 2 places to 6 x 6, for which ONNX has no word."""
+    x = torch.randn(2, 3, 5, 2, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, (3, 6))
+
+    assert torch.allclose(architectures.Pooling(5, 2, (3, 6))(x), expected, atol=1e-6)

@@ -1,0 +1,75 @@
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torchvision.models import efficientnet_b0, mobilenet_v2
+from torchvision.ops import StochasticDepth
+
+from meadow.training.data_parallel import Drop, Team
+
+PHOTOS = torch.randn(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.arange(40) % 3
+
+
+def loss(network: nn.Module, part: slice) -> Tensor:
+    return F.cross_entropy(network(PHOTOS[part]), TARGETS[part], reduction="sum")
+
+
+def after_a_step(threads: int, build: type = mobilenet_v2, seed: int = 5) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    network = build(num_classes=3)
+    Team(network, threads).backward(len(PHOTOS), loss, seed)
+    gradients = {f"grad {n}": p.grad for n, p in network.named_parameters()}
+    return {**gradients, **dict(network.named_buffers())}
+
+
+@pytest.mark.parametrize("build", [mobilenet_v2, efficientnet_b0])
+def test_the_number_of_threads_changes_no_bit(build: type) -> None:
+    """Gradients and batch-norm statistics, with dropout and stochastic depth at work."""
+    one, many = after_a_step(1, build), after_a_step(3, build)
+
+    assert all(torch.equal(one[name], many[name]) for name in one)
+
+
+def test_another_seed_drops_other_units() -> None:
+    """Dropout is seeded, not frozen."""
+    one, other = after_a_step(2), after_a_step(2, seed=6)
+
+    assert not torch.equal(one["grad classifier.1.weight"], other["grad classifier.1.weight"])
+
+
+def test_shards_add_up_to_the_batch() -> None:
+    """Without batch norm and dropout the gradient is that of the whole batch at once."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    mean = Team(network, 2).backward(len(PHOTOS), loss, 0)
+    found = network[1].weight.grad.clone()
+    network.zero_grad()
+    whole = F.cross_entropy(network(PHOTOS), TARGETS)
+    whole.backward()
+
+    assert mean == pytest.approx(whole.item(), rel=1e-5)
+    assert torch.allclose(found, network[1].weight.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_drop_keeps_the_mean(rows: bool) -> None:
+    """What is kept is scaled up, as PyTorch's own dropout does."""
+    drop = Drop(0.25, whole_rows=rows).train()
+    ones = torch.ones(4000, 8)
+
+    kept = drop(ones)
+
+    assert kept.mean().item() == pytest.approx(1, abs=0.05)
+    assert (kept == 0).double().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(drop.eval()(ones), ones)
+    if rows:
+        assert all(len(set(row.tolist())) == 1 for row in kept[:50])
+
+
+def test_replicas_replace_every_source_of_chance() -> None:
+    """A dropout left in a replica would draw from the generator that all threads share."""
+    team = Team(efficientnet_b0(num_classes=3), 1)
+    replica = team.idle.get()
+
+    assert not [m for m in replica.modules() if isinstance(m, nn.Dropout | StochasticDepth)]
+    assert [m for m in replica.modules() if isinstance(m, Drop)]

@@ -1,0 +1,134 @@
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto
+from torch import Tensor, nn
+from toys import photo
+
+from meadow.inference.onnx_session import open_session
+from meadow.pipeline.image import Preprocessing
+from meadow.pipeline.manifest import Photos, Row
+from meadow.training import architectures, onnx_graph, quantization
+from meadow.training.weights import Weights
+
+SIZE = 64
+OUTPUTS = ["features", "texture"]
+
+
+def photos(n: int) -> Photos:
+    """Return n photos; the hash of photo i is as good as random."""
+    see = Preprocessing(SIZE, "squash").resized
+    rows = [Row(str(i), "a", "train", str(i), "", f"{i * 7919 % n:05}", 1, 1, 1) for i in range(n)]
+    return Photos(rows, np.stack([see(photo(i)) for i in range(n)]), np.zeros(n, np.int64))
+
+
+def network(arch: str) -> ModelProto:
+    """Export an untrained network, its batch norms as if it had seen photos."""
+    made = architectures.build(arch, Weights.of("none"), classes=2, size=SIZE, seed=0)
+    with torch.no_grad():
+        made.train()(torch.from_numpy(photos(16).pixels))
+    return architectures.exported(architectures.Features(made), size=SIZE, outputs=OUTPUTS)
+
+
+def run(model: ModelProto, folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Return what a network makes of pixels."""
+    onnx_graph.save(model, folder / "network.onnx")
+    found: list[NDArray[np.float32]] = open_session(folder / "network.onnx").run(
+        OUTPUTS, {"pixels": pixels}
+    )
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "googlenet"])
+def test_a_network_in_int8_says_nearly_the_same_in_a_third_of_the_bytes(
+    arch: str, tmp_path: Path
+) -> None:
+    """Features of photos that set no scale lie within a tenth of their length."""
+    seen = photos(40)
+    before = network(arch)
+    expected = run(before, tmp_path, seen.pixels[32:])
+    size = before.ByteSize()
+    small = quantization.int8(before, Photos(seen.rows[:32], seen.pixels[:32], seen.targets[:32]))
+    found = run(small, tmp_path, seen.pixels[32:])
+
+    assert small.ByteSize() < size / 3
+    for own, served in zip(expected, found, strict=True):
+        assert served.shape == own.shape
+        assert np.linalg.norm(served - own) < 0.1 * np.linalg.norm(own)
+
+
+class Start(nn.Module):
+    """A network that is one convolution, and looks at the pixels themselves too if `twice`."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = architectures.Network(nn.Conv2d(3, 8, 3))
+        self.twice = twice
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network(pixels).mean((2, 3))
+        return features, (pixels.float() if self.twice else features).mean(1)
+
+
+def test_pixels_go_into_the_first_convolution_as_they_are(tmp_path: Path) -> None:
+    """Mean and deviation move into its weights; nothing but one node stands before it."""
+    seen = photos(8)
+    before = architectures.exported(Start(twice=False), size=SIZE, outputs=OUTPUTS)
+    expected, _ = run(before, tmp_path, seen.pixels)
+    small = quantization.int8(before, seen)
+    found, _ = run(small, tmp_path, seen.pixels)
+    graph = small.graph
+    (convolution,) = [node for node in graph.node if node.op_type == "Conv"]
+    (reading,) = [node for node in graph.node if convolution.input[0] in node.output]
+    (transpose,) = [node for node in graph.node if reading.input[0] in node.output]
+
+    assert reading.op_type == "DequantizeLinear"
+    assert list(transpose.input) == ["pixels"]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_pixels_with_another_user_stay_as_they_are(tmp_path: Path) -> None:
+    """Then nothing moves, and the answers are right all the same."""
+    seen = photos(8)
+    before = architectures.exported(Start(twice=True), size=SIZE, outputs=OUTPUTS)
+    expected = run(before, tmp_path, seen.pixels)
+    small = quantization.int8(before, seen)
+    found = run(small, tmp_path, seen.pixels)
+
+    assert "Sub" in {node.op_type for node in small.graph.node}
+    np.testing.assert_allclose(found[0], expected[0], atol=0.02)
+    np.testing.assert_allclose(found[1], expected[1])
+
+
+def test_any_number_of_threads_makes_the_same_bytes() -> None:
+    """ONNX Runtime takes as many as there are cores to measure the scales."""
+    seen, cores, made = photos(8), os.sched_getaffinity(0), []
+    try:
+        for usable in (cores, {min(cores)}):
+            os.sched_setaffinity(0, usable)
+            small = quantization.int8(network("shufflenet_v2_x0_5"), seen)
+            made.append(small.SerializeToString(deterministic=True))
+    finally:
+        os.sched_setaffinity(0, cores)
+
+    assert made[0] == made[1]
+
+
+def test_few_new_photos_hardly_change_the_sample() -> None:
+    """It goes by content: of 400 photos a tenth more replaces about a tenth of the sample."""
+
+    def chosen(n: int) -> set[str]:
+        hashes = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]
+        rows = [Row(str(i), "a", "train", "", "", each, 1, 1, 1) for i, each in enumerate(hashes)]
+        some = Photos(rows, np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int64))
+        return {row.path for row in quantization.sample(some).rows}
+
+    assert len(chosen(400)) == quantization.SEEN
+    assert len(chosen(400) & chosen(440)) > 0.7 * quantization.SEEN

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from meadow.training import softmax_regression
+from meadow.training.softmax_regression import Floats, log_softmax, solve
+
+
+def draw(classes: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Draw features and bias, one-hot targets, and six problems: rows that differ, penalties."""
+    rng = np.random.default_rng(0)
+    targets = np.arange(150) % classes
+    x = rng.normal(size=(classes, 30))[targets] + 2 * rng.normal(size=(150, 30))
+    held_out = rng.integers(0, 6, 150)[:, None] == np.arange(6)
+    shares = np.where(held_out, 0, 1 / (~held_out).sum(axis=0))
+    return np.append(x, np.ones((150, 1)), axis=1), np.eye(classes)[targets], shares, L2
+
+
+L2 = np.array([1.0, 0.3, 0.1, 0.1, 0.03, 0.01])
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_each_problem_has_the_solution_of_scikit_learn(classes: int) -> None:
+    """The oracle solves them one by one; of two classes it penalises one weight, not two."""
+    x, y, shares, l2 = draw(classes)
+    found = solve(x, y, shares, l2, np.zeros((classes, 31, 6)))
+
+    for i in range(6):
+        rows = shares[:, i] > 0
+        oracle = LogisticRegression(
+            C=(2 if classes == 2 else 1) / (l2[i] * rows.sum()), tol=1e-8, max_iter=5000
+        )
+        oracle.fit(x[rows, :-1], y[rows].argmax(axis=1))
+        expected = oracle.predict_proba(x[:, :-1])
+        assert np.exp(log_softmax(x @ found[..., i].T, axis=1)) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_problem_does_not_feel_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In groups of one, as when memory is short, each has the same solution."""
+    x, y, shares, l2 = draw(3)
+    together = solve(x, y, shares, l2, np.zeros((3, 31, 6)))
+    monkeypatch.setattr(softmax_regression, "MOST", 1)
+
+    assert solve(x, y, shares, l2, np.zeros((3, 31, 6))) == pytest.approx(together, abs=1e-9)
+
+
+def test_a_row_that_is_held_out_has_no_say() -> None:
+    """Whatever its features and label are."""
+    x, y, shares, l2 = draw(2)
+    x[0], y[0], shares[0] = 0, y[0, ::-1], 0
+    found = solve(x, y, shares / shares.sum(axis=0), l2, np.zeros((2, 31, 6)))
+    without = solve(x[1:], y[1:], (shares / shares.sum(axis=0))[1:], l2, np.zeros((2, 31, 6)))
+
+    assert log_softmax(x @ found[..., 0].T, axis=1) == pytest.approx(
+        log_softmax(x @ without[..., 0].T, axis=1), abs=0.01
+    )
+
+
+def test_features_that_part_the_classes_do_not_lead_astray() -> None:
+    """A flat loss far out: the weights stay finite, and every row is labelled rightly."""
+    x = np.append(np.linspace(-50, 50, 40)[:, None], np.ones((40, 1)), axis=1)
+    y = np.eye(2)[(x[:, 0] > 0).astype(int)]
+    found = solve(x, y, np.full((40, 1), 1 / 40), np.array([1e-6]), np.zeros((2, 2, 1)))
+
+    assert np.isfinite(found).all()
+    assert ((x @ found[..., 0].T).argmax(axis=1) == y.argmax(axis=1)).all()
