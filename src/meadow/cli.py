@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from meadow import params
-from meadow.commands import dandelion_grass, demo, importing
+from meadow.commands import importing
 from meadow.curation import discovery, overrides
 from meadow.errors import MeadowError, run
 from meadow.experiments import recipes
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--json", action="store_true", help="one JSON object a line")
     each.set_defaults(command=_predict)
     each = commands.add_parser("demo", help="photos, pipeline, service, one answer")
-    each.set_defaults(command=lambda _: demo.demo(RAW))
+    each.set_defaults(command=_demo)
     return parser
 
 
@@ -123,10 +123,14 @@ def _lazily(module: str, verb: str) -> Callable[[argparse.Namespace], None]:
 
 
 def _data_demo(chosen: argparse.Namespace) -> None:
+    from meadow.commands import demo  # with Pillow and httpx: 0.1 s
+
     _replace_set(lambda: demo.draw(RAW, chosen.count))
 
 
 def _data_dandelion_grass(chosen: argparse.Namespace) -> None:
+    from meadow.commands import dandelion_grass  # with pooch and requests: 0.1 s
+
     _replace_set(lambda: dandelion_grass.fetch(RAW, chosen.source))
 
 
@@ -134,6 +138,12 @@ def _data_import(chosen: argparse.Namespace) -> None:
     if chosen.source.resolve().is_relative_to(RAW.resolve()):
         raise MeadowError(f"{chosen.source} is the set itself. Track its changes: `dvc add {RAW}`.")
     _replace_set(lambda: importing.import_set(chosen.source, RAW))
+
+
+def _demo(_: argparse.Namespace) -> None:
+    from meadow.commands import demo
+
+    demo.demo(RAW)
 
 
 def _data_report(chosen: argparse.Namespace) -> None:

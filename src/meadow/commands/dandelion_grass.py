@@ -4,36 +4,29 @@ They are thumbnails of a web search, without a licence: never committed, never r
 list of their SHA-256 hashes is committed instead, and nothing that differs from it is taken.
 """
 
-import hashlib
-import random
-import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from email.utils import parsedate_to_datetime
+import shutil
 from importlib import resources
 from pathlib import Path
-from threading import Event
 
-import httpx
-from tqdm import tqdm
+import pooch
+import requests
 
 from meadow.commands.importing import check_apart
 from meadow.errors import MeadowError
-from meadow.pipeline import atomic, cache
+from meadow.pipeline import atomic, cache, parallel
 
 COMMIT = "82fc896ae71a910ca93bdaccd492630bae3ed1c3"
 URL = f"https://raw.githubusercontent.com/btphan95/greenr-airflow/{COMMIT}/data"
-AT_ONCE = 8  # requests
-TRIES = 5  # for each photo
-FIRST_WAIT = 0.5  # seconds, up to half more by chance, and each time twice as long
-MAX_WAIT = 60.0  # seconds; a server that asks for more is left alone
+CONNECTIONS = 8
+RETRIES = 4  # of each photo, after 1, 2, 3 and 4 seconds
 TIMEOUT = 30.0  # seconds without a byte
 MAX_BYTES = 1_000_000  # of one photo; the largest listed one has 20,450
+NAMES_SHOWN = 10
 
-_OTHERWISE = (
+_OTHER_WAYS = (
     "`meadow data dandelion-grass --from DIR` takes a copy at hand, and `meadow data demo` needs no"
     " network."
 )
-_AGAIN = f"What was fetched is kept: run `meadow data dandelion-grass` again to go on. {_OTHERWISE}"
 
 
 def fetch(target: Path, source: Path | None) -> None:
@@ -56,8 +49,17 @@ def fetch(target: Path, source: Path | None) -> None:
         _download(folder, hashes)
     else:
         check_apart(source, target)
-        folder = _at_hand(source, hashes)
-    _place(folder, target, hashes)
+        folder = source / "data" if (source / "data").is_dir() else source
+    with atomic.whole(target) as part:
+        states = {name: _take(folder / name, part / name, hashes[name]) for name in hashes}
+        faults = [f"{name} is {state}" for name, state in states.items() if state]
+        if faults:
+            more = f" and {len(faults) - NAMES_SHOWN} more" if len(faults) > NAMES_SHOWN else ""
+            raise MeadowError(
+                f"{folder} is not the set of {len(hashes)} photos:"
+                f" {', '.join(faults[:NAMES_SHOWN])}{more}. Give another copy, or download the set:"
+                " `meadow data dandelion-grass`."
+            )
 
 
 def listed() -> dict[str, str]:
@@ -66,174 +68,51 @@ def listed() -> dict[str, str]:
     return {path: sha256 for sha256, path in map(str.split, text.splitlines())}
 
 
-def _at_hand(source: Path, hashes: dict[str, str]) -> Path:
-    labels = sorted({path.split("/")[0] for path in hashes})
-    for folder in (source, source / "data"):
-        if all((folder / label).is_dir() for label in labels):
-            return folder
-    raise MeadowError(
-        f"{source} holds neither the folders {' and '.join(labels)} nor a folder data with them."
-        " Give the one that does: `meadow data dandelion-grass --from DIR`."
-    )
-
-
-def _place(folder: Path, target: Path, hashes: dict[str, str]) -> None:
-    missing, wrong = [], []
-    with atomic.whole(target) as part:
-        for name, sha256 in hashes.items():
-            data = _read(folder / name)
-            if data is None:
-                missing.append(name)
-            elif _sha256(data) != sha256:
-                wrong.append(name)
-            else:
-                (part / name).parent.mkdir(parents=True, exist_ok=True)
-                (part / name).write_bytes(data)
-        if missing or wrong:
-            raise MeadowError(
-                f"{folder} is not the set of {len(hashes)} photos:"
-                f"{_named('missing or unreadable', missing)}{_named('not as listed', wrong)}"
-                " Mend it, or download the set: `meadow data dandelion-grass`."
-            )
-
-
-def _named(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    return f" {len(names)} {what} ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})."
-
-
-def _read(path: Path) -> bytes | None:
-    """Read a photo, and of anything larger so much that its hash is wrong; None: no such file."""
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(MAX_BYTES + 1)
-    except OSError:
-        pass
-    return None
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _take(path: Path, copy: Path, sha256: str) -> str:
+    """Copy a photo; return what is wrong with it, nothing if it is the listed one."""
+    if not path.is_file():
+        return "missing"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, copy)
+    return "" if pooch.file_hash(str(copy)) == sha256 else "not the listed one"
 
 
 def _download(folder: Path, hashes: dict[str, str]) -> None:
-    """Fetch into the working folder all photos that are not there yet."""
-    lacking = {
-        name: sha256
-        for name, sha256 in hashes.items()
-        if (data := _read(folder / name)) is None or _sha256(data) != sha256
-    }
-    if not lacking:
-        return
-    with (
-        httpx.Client(
-            timeout=TIMEOUT,
-            follow_redirects=True,
-            # Unpacked, a small answer could be a large one.
-            headers={"User-Agent": "meadow", "Accept-Encoding": "identity"},
-        ) as client,
-        ThreadPoolExecutor(AT_ONCE) as pool,
-        tqdm(
-            total=len(hashes),
-            initial=len(hashes) - len(lacking),
-            desc="download",
-            unit="photo",
-            disable=None,
-        ) as bar,
-    ):
-        server = _Server(client)
-        photos = [
-            pool.submit(server.save, name, sha256, folder / name)
-            for name, sha256 in lacking.items()
-        ]
+    """Fetch into a folder all photos that are not there yet; pooch writes each whole or not."""
+    pooch.get_logger().setLevel("WARNING")
+    for name in hashes:  # here, as two threads of pooch would trip over each other
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    photos = pooch.create(folder, f"{URL}/", registry=hashes, retry_if_failed=RETRIES)
+
+    def fetch_one(name: str) -> None:
         try:
-            for photo in as_completed(photos):
-                photo.result()
-                bar.update()
-        finally:
-            server.stop.set()  # after Ctrl-C the pool waits for its threads
+            photos.fetch(name, downloader=_get)
+        except requests.RequestException as error:
+            raise MeadowError(
+                f"{URL}/{name}: {error} (tried {RETRIES + 1} times). What was fetched is kept: run"
+                f" `meadow data dandelion-grass` again to go on. {_OTHER_WAYS}"
+            ) from None
+        except ValueError:
+            raise MeadowError(
+                f"{URL}/{name} is not the listed photo: its SHA-256 is not {hashes[name]}."
+                f" Something on the way changes files. {_OTHER_WAYS}"
+            ) from None
+
+    for _ in parallel.ordered(fetch_one, list(hashes), workers=CONNECTIONS, title="download"):
+        pass
 
 
-class _BusyError(Exception):
-    """A failure that may pass; `wait` is for how many seconds the server wants to be left alone."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-class _Server:
-    """The server of the photos, asked by several threads; the first failure stops them all."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        self.client = client
-        self.stop = Event()
-
-    def save(self, name: str, sha256: str, path: Path) -> None:
-        """Fetch one photo into a file; wrong bytes are fetched once more."""
-        if self.stop.is_set():
-            return
-        try:
-            data = self._patiently(name)
-            if _sha256(data) != sha256:
-                data = self._patiently(name)
-            if _sha256(data) != sha256:
-                raise MeadowError(
-                    f"{URL}/{name} is not the listed photo: its SHA-256 is {_sha256(data)}, not"
-                    f" {sha256}. Something on the way changes files. {_OTHERWISE}"
-                )
-            with atomic.whole(path) as part:
-                part.write_bytes(data)
-        except BaseException:
-            if not self.stop.is_set():  # after the first failure, others say less than it does
-                self.stop.set()
-                raise
-
-    def _patiently(self, name: str) -> bytes:
-        """Ask until there is an answer, with exponential backoff and jitter."""
-        for attempt in range(TRIES):
-            try:
-                return self._once(name)
-            except _BusyError as busy:
-                reason = str(busy)
-                wait = max(busy.wait, FIRST_WAIT * 2**attempt) * random.uniform(1.0, 1.5)
-                if busy.wait > MAX_WAIT:
-                    reason += f", and asks to be left alone for {busy.wait:,.0f} seconds"
+def _get(url: str, file: str, _pooch: object) -> None:
+    """Write what a server answers into a file, and not much more than a photo may have."""
+    with requests.get(url, timeout=TIMEOUT, stream=True) as answer:
+        if answer.status_code in (404, 410):  # final, so not one of the errors that pooch retries
+            raise MeadowError(
+                f"{url}: the server answers {answer.status_code}; the photos may have been taken"
+                f" down. {_OTHER_WAYS}"
+            )
+        answer.raise_for_status()
+        with Path(file).open("wb") as out:
+            for chunk in answer.iter_content(2**16):
+                out.write(chunk)
+                if out.tell() > MAX_BYTES:  # its hash is wrong already
                     break
-            if attempt + 1 == TRIES or self.stop.wait(wait):
-                break
-        raise MeadowError(f"{URL}/{name}: {reason} (try {attempt + 1} of {TRIES}). {_AGAIN}")
-
-    def _once(self, name: str) -> bytes:
-        try:
-            with self.client.stream("GET", f"{URL}/{name}") as answer:
-                if answer.status_code == 429 or answer.status_code >= 500:
-                    wait = _seconds(answer.headers.get("Retry-After", ""))
-                    raise _BusyError(f"the server answers {answer.status_code}", wait)
-                if answer.status_code != 200:
-                    raise MeadowError(
-                        f"{URL}/{name}: the server answers {answer.status_code}; the photos may"
-                        f" have been taken down. {_OTHERWISE}"
-                    )
-                data = b""
-                for chunk in answer.iter_raw():
-                    data += chunk
-                    if len(data) > MAX_BYTES:  # its hash is wrong already
-                        break
-                return data
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _BusyError(f"no network: {error or type(error).__name__}") from None
-        except httpx.RequestError as error:
-            raise _BusyError(f"{type(error).__name__}: {error}") from None
-
-
-def _seconds(retry_after: str) -> float:
-    """Read a Retry-After header: seconds, or a date. What is neither counts as 0."""
-    try:
-        if retry_after.isdecimal():
-            return float(retry_after)
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0
