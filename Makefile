@@ -44,8 +44,10 @@ lint: $(VENV)/installed  ## format, lint and types
 check: lint  ## linters and the fast tests
 	pytest -m "not slow"
 
-lock: $(VENV)/installed  ## write requirements/constraints.txt anew from what is installed
-	pip freeze --exclude-editable > requirements/constraints.txt
+LOCK := uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --python-platform linux
+lock:  ## pin all that requirements/*.txt bring along; versions stay where they fit
+	$(LOCK) $(foreach group,serving learning tracking dev,requirements/$(group).txt) --output-file requirements/constraints.txt
+	$(LOCK) requirements/serving.txt --constraint requirements/constraints.txt --output-file requirements/serving.lock.txt
 
 clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

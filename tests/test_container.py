@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from meadow.pipeline.ports import free_port
 from meadow.serving import server
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +93,7 @@ def test_it_serves_as_nobody_with_a_read_only_root(image: Path, tmp_path: Path) 
     environment = dict(each.split("=", 1) for each in ours)
     environment["PATH"] = environment["PATH"].replace("$PATH", "/usr/bin:/bin")
     command = json.loads(moved(steps("CMD")[0], image))
-    port = server._free_port()
+    port = str(free_port())
     command[command.index("--port") + 1] = port
     (health,) = re.findall(r"CMD (\[.*\])", steps("HEALTHCHECK")[0])
     check = json.loads(health.replace(":3000", f":{port}"))

@@ -1,21 +1,27 @@
+import csv
 import json
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
+from hashlib import sha256
 from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from toys import encoded, photo
 
 from meadow import package
+from meadow.commands.doctor import CONSTRAINTS, GROUPS, pins
 from meadow.errors import MeadowError
-from meadow.serving import pinned_requirements, server
+from meadow.serving import server
 from meadow.serving.client import Client
 
 pytestmark = pytest.mark.slow
@@ -76,16 +82,15 @@ def test_the_model_card_goes_with_it(packaged: Path, in_built: Path) -> None:
 
 def test_it_installs_the_serving_group_alone_and_locked(packaged: Path, in_built: Path) -> None:
     """Each package and all it brings along, pinned; no PyTorch, no DVC."""
-    text = (server.BENTO / "env/python/requirements.txt").read_text()
-    pins = dict(line.split("==") for line in text.split() if "==" in line)
+    locked = pins(server.BENTO / "env/python/requirements.txt")
 
-    assert {"bentoml", "numpy", "onnxruntime", "pillow"} <= pins.keys()
-    assert not {"torch", "torchvision", "dvc", "dvclive", "onnx"} & pins.keys()
-    for name in pins:
+    assert {"bentoml", "numpy", "onnxruntime", "pillow"} <= locked.keys()
+    assert not {"torch", "torchvision", "dvc", "dvclive", "onnx"} & locked.keys()
+    for name in locked:
         for line in requires(name) or []:
             needed = Requirement(line)
             if needed.marker is None:
-                assert pinned_requirements.canonicalize_name(needed.name) in pins, f"{name}: {line}"
+                assert canonicalize_name(needed.name) in locked, f"{name}: {line}"
 
 
 def test_a_linked_model_is_refused(packaged: Path, in_built: Path, tmp_path: Path) -> None:
@@ -135,8 +140,8 @@ def test_the_bento_runs_its_own_code(packaged: Path, in_built: Path) -> None:
 def test_the_server_ends_with_the_process_that_started_it(packaged: Path, in_built: Path) -> None:
     """A killed stage must not leave one behind on its port."""
     code = (
-        "import time\nfrom meadow import serving\n"
-        "with serving.serving(serving.BENTO) as url:\n    print(url, flush=True)\n"
+        "import time\nfrom meadow.serving import server\n"
+        "with server.serving(server.BENTO) as url:\n    print(url, flush=True)\n"
         "    time.sleep(99)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
@@ -170,12 +175,50 @@ def test_a_service_without_a_model_does_not_start(project: Path) -> None:
         pass
 
 
-def test_every_requirement_is_pinned() -> None:
-    """A group pins what it names, and constraints.txt agrees with it."""
-    locked = pinned_requirements.pins(ROOT / "requirements/constraints.txt")
-    for group in ("serving", "learning", "tracking", "dev"):
-        lines = (ROOT / f"requirements/{group}.txt").read_text().splitlines()
-        pins = pinned_requirements.pins(ROOT / f"requirements/{group}.txt")
+def test_a_photo_of_any_size_that_prepare_takes_is_compared(
+    packaged: Path, in_built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """25 MB here; and no setting of the shell has a say in it."""
+    with Path("reports/predictions.csv").open(encoding="utf-8", newline="") as file:
+        record = next(csv.DictReader(file))
+    data = (Path("data/raw") / record["path"]).read_bytes()
+    monkeypatch.setattr(package, "sample", lambda _: [record])
+    monkeypatch.setenv("MEADOW_MODEL", "no/such")
+    monkeypatch.setenv("MEADOW_MAX_BODY", "2000")
+    photo = tmp_path / record["path"]
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(data + bytes(25 * 2**20))  # what follows the picture is not looked at
 
-        assert len(pins) == len([line for line in lines if line and not line.startswith("#")])
-        assert {name: locked[name] for name in pins} == pins
+    assert package.compare(server.BENTO, tmp_path)[0] == 1
+
+
+def test_the_photos_compared_are_of_all_classes() -> None:
+    """Chosen by hash, in turn from each class: of the first by path some classes have none."""
+    records = [
+        {"label": label, "sha256": sha256(f"{label}{number}".encode()).hexdigest()}
+        for label, count in (("many", 500), ("few", 3), ("some", 150))
+        for number in range(count)
+    ]
+    chosen = package.sample(records)
+
+    counts = Counter(record["label"] for record in chosen)
+    assert counts["few"] == 3
+    assert {counts["many"], counts["some"]} == {98, 99}
+    assert package.sample(records[::-1]) == chosen
+
+
+def test_others_may_read_the_bento(packaged: Path) -> None:
+    """The container's user is not the one who built it; BentoML's home is its owner's alone."""
+    assert stat.S_IMODE((packaged / server.BENTO).stat().st_mode) == 0o755
+
+
+def test_every_requirement_is_locked() -> None:
+    """`make lock` has run since the last change: each pin of a group stands in both locks."""
+    serving, locked = pins(ROOT / "requirements/serving.lock.txt"), pins(ROOT / CONSTRAINTS)
+    for group in GROUPS:
+        lines = (ROOT / group).read_text("utf-8").splitlines()
+        direct = pins(ROOT / group)
+
+        assert len(direct) == len([line for line in lines if line and not line.startswith("#")])
+        assert direct.items() <= locked.items()
+    assert pins(ROOT / GROUPS[0]).items() <= serving.items() <= locked.items()

@@ -16,7 +16,7 @@ from toys import colour_classifier, encoded, photo, two_colours
 from meadow.serving import server
 
 pytestmark = pytest.mark.slow
-SOURCE = Path(__file__).parents[1] / "src/meadow"
+STATIC = Path(__file__).parents[1] / "src/meadow/serving/static"
 RED, GREEN, BLUE, GREY = (180, 70, 60), (40, 200, 30), (90, 90, 255), (120, 120, 120)
 LONG = "a class whose name is as long as names of plants and their varieties may well become"
 EVIL = "<img src=x onerror=alert(1)>"  # folders name the classes, and may be called anything
@@ -45,13 +45,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @contextmanager
-def served(model: Path, **environment: str) -> Iterator[str]:
+def served(model: Path, **settings: str) -> Iterator[str]:
     """Serve a model by the code as it is."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"MEADOW_MODEL": str(model), **environment}.items():
-            patch.setenv(name, value)
-        with server.serving("meadow.service:PhotoClassifier") as url:
-            yield url
+    settings = {"MEADOW_MODEL": str(model), **settings}
+    with server.serving("meadow.service:PhotoClassifier", **settings) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -377,7 +375,7 @@ def test_anybody_can_read_the_docs(
 
 def test_the_docs_name_every_endpoint(two: str) -> None:
     """None is found only in the OpenAPI document, and none is gone from the service."""
-    written = set(re.findall(r"(?:POST|GET) (/[\w./]*)", (SOURCE / "docs.html").read_text("utf-8")))
+    written = set(re.findall(r"(?:POST|GET) (/[\w./]*)", (STATIC / "docs.html").read_text("utf-8")))
 
     assert set(httpx.get(f"{two}/docs.json").json()["paths"]) - {"/", "/docs"} == written
 
@@ -385,4 +383,4 @@ def test_the_docs_name_every_endpoint(two: str) -> None:
 @pytest.mark.parametrize("name", ["page.html", "docs.html"])
 def test_the_markup_is_valid(browser: Browser, name: str) -> None:
     """By the standard, and by its rules for accessible names and roles."""
-    assert invalid(SOURCE / name) == []
+    assert invalid(STATIC / name) == []

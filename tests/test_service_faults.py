@@ -38,10 +38,7 @@ def started(bento: Path, **settings: str) -> Iterator[tuple[httpx.Client, psutil
     """Serve a Bento; give a client, and the first of its processes."""
     before = set(psutil.Process().children())
     with ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in settings.items():
-                patch.setenv(name, value)
-            url = stack.enter_context(server.serving(bento))
+        url = stack.enter_context(server.serving(bento, **settings))
         client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
         (process,) = set(psutil.Process().children()) - before
         yield client, process

@@ -1,7 +1,8 @@
 """Build the Bento: the service, its modules and the model, with a version made of its content.
 
 Reads:  bentofile.yaml and what it includes (models/classifier/, reports/model-card.md, modules of
-        src/meadow), requirements/, reports/predictions.csv and the test photos, to compare answers.
+        src/meadow, requirements/serving.lock.txt), reports/predictions.csv and the test photos, to
+        compare answers.
 Writes: models/bento/ and metrics/package.json.
 """
 
@@ -11,8 +12,10 @@ import os
 import re
 import shutil
 import tempfile
+from collections import defaultdict
 from contextlib import chdir
-from itertools import chain, islice
+from itertools import chain, zip_longest
+from operator import itemgetter
 from pathlib import Path
 
 import yaml
@@ -20,12 +23,13 @@ import yaml
 from meadow import params
 from meadow.errors import MeadowError, run
 from meadow.pipeline import atomic
-from meadow.serving import pinned_requirements, server
+from meadow.serving import server
 from meadow.serving.client import Client
 
 METRICS = Path("metrics/package.json")
-SERVING = Path("requirements/serving.txt")
 COMPARED = 200  # test photos at most
+# Every photo that prepare took is taken, whatever its file's size.
+SETTINGS = {"MEADOW_MAX_BODY": str(2**30), "MEADOW_MAX_HELD": str(2**30), "MEADOW_TIMEOUT": "300"}
 TOLERANCE = 1e-6  # of a probability
 
 
@@ -39,6 +43,7 @@ def package() -> None:
         compared, difference = compare(built, photos)
         with atomic.whole(server.BENTO) as out:
             shutil.copytree(built, out)
+            out.chmod(0o755)  # BentoML's home is its owner's alone; a container's user reads this
     size = sum(file.stat().st_size for file in server.BENTO.rglob("*") if file.is_file())
     figures = {
         "version": version,
@@ -59,7 +64,8 @@ def stage(folder: Path) -> Path:
     BentoML copies links as links, and the Bento would hold no model; here they are refused.
     """
     recipe = yaml.safe_load(Path("bentofile.yaml").read_text("utf-8"))
-    for source in [Path("bentofile.yaml"), *chain.from_iterable(map(_files, recipe["include"]))]:
+    named = ["bentofile.yaml", recipe["python"]["requirements_txt"], *recipe["include"]]
+    for source in chain.from_iterable(map(_files, named)):
         if source.is_symlink() or not source.is_file():
             raise MeadowError(
                 f"bentofile.yaml includes {source}, which is a link or missing. Run `dvc repro`,"
@@ -68,9 +74,6 @@ def stage(folder: Path) -> Path:
         target = folder / source
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-    lock = folder / SERVING
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    lock.write_text("\n".join(pinned_requirements.locked(SERVING)) + "\n", "utf-8")
     return folder
 
 
@@ -123,10 +126,10 @@ def compare(bento: Path, photos: Path) -> tuple[int, float]:
 
     """
     with Path("reports/predictions.csv").open(encoding="utf-8", newline="") as file:
-        expected = list(islice(csv.DictReader(file), COMPARED))
+        records = sample(list(csv.DictReader(file)))
     largest = 0.0
-    with server.serving(bento) as url, Client(url) as client:
-        for record in expected:
+    with server.serving(bento, **SETTINGS) as url, Client(url) as client:
+        for record in records:
             answer = client.ask((photos / record["path"]).read_bytes())
             for name, p in answer["probabilities"].items():
                 difference = abs(p - float(record[f"p({name})"]))
@@ -136,7 +139,16 @@ def compare(bento: Path, photos: Path) -> tuple[int, float]:
                         f"the Bento answers {p} for {name} in {record['path']!r}, evaluate says"
                         f" {record[f'p({name})']}. Run `dvc repro evaluate package`."
                     )
-    return len(expected), largest
+    return len(records), largest
+
+
+def sample(records: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Choose `COMPARED` test photos by their hashes, in turn from each class."""
+    by_label: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for record in sorted(records, key=itemgetter("sha256")):
+        by_label[record["label"]].append(record)
+    turns = zip_longest(*by_label.values())
+    return [record for turn in turns for record in turn if record][:COMPARED]
 
 
 if __name__ == "__main__":

@@ -73,7 +73,12 @@ class PhotoClassifier:
             max_pixels=SETTINGS.max_pixels,
         )
         self.explainer = Explainer(self.classifier, SETTINGS.max_pixels)
-        self.telemetry = Telemetry(SETTINGS, self.classifier.classes, self.classifier.version)
+        self.telemetry = Telemetry(
+            SETTINGS,
+            self.classifier.classes,
+            self.classifier.version,
+            bentoml.server_context.worker_index or 1,
+        )
         self.model = schema.Model(name=NAME, version=self.classifier.version[:12])
         self.described = self._describe().model_dump_json()
         self.document = schema.document(self.model.version)
@@ -92,7 +97,7 @@ class PhotoClassifier:
     @bentoml.on_shutdown
     def end(self) -> None:
         """Write what is left of the logs."""
-        self.telemetry.writer.close()
+        self.telemetry.close()
 
     async def predict(self, request: Request) -> Response:
         """Classify one photo."""

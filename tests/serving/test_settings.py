@@ -35,6 +35,14 @@ def test_a_bad_value_is_named_and_the_service_does_not_start(name: str, value: s
         Settings.read({PREFIX + name: value})
 
 
+def test_a_misspelt_setting_stops_the_start() -> None:
+    """An `MEADOW_APIKEY` that nobody reads would leave the service open."""
+    with pytest.raises(
+        MeadowError, match=r"MEADOW_APIKEY is no setting\. Did you mean MEADOW_API_KEY"
+    ):
+        Settings.read({"MEADOW_APIKEY": "secret"})
+
+
 def test_a_bad_key_is_not_shown() -> None:
     """It ends up in a log."""
     with pytest.raises(MeadowError) as raised:

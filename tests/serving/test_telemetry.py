@@ -1,4 +1,6 @@
 import json
+import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,38 +9,68 @@ from meadow.serving import telemetry
 from meadow.serving.settings import Settings
 
 
-def test_events_are_json_lines_in_files_of_bounded_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_are_json_lines_in_files_of_bounded_size(tmp_path: Path) -> None:
     """The newest are kept: a service that runs for a year does not fill its disk."""
-    monkeypatch.setattr(telemetry, "EVERY", 0.001)
     path = tmp_path / "events/photos.jsonl"
     settings = Settings(events=path, events_size=1024)
     for number in range(40):
-        writer = telemetry.Writer(settings, lambda *_: pytest.fail("dropped"))
+        events = telemetry.event_log(settings, lambda: pytest.fail("dropped"))
+        assert events
         for _ in range(5):
-            writer.event({"number": number})
-        writer.close()
+            events.write({"number": number})
+        events.close()
 
     files = sorted(path.parent.iterdir())
     lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     assert len(files) == telemetry.KEPT
-    assert max(file.stat().st_size for file in files) < 1024 + 5 * 100
+    assert max(file.stat().st_size for file in files) <= 1024
     assert json.loads(path.read_text().splitlines()[-1])["number"] == 39
     assert lines[0].keys() == {"time", "number"}
 
 
 def test_what_cannot_be_written_is_counted_and_nobody_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A full line, a full disk: requests go on."""
+    """A full queue, a full disk: requests go on, and the log of requests loses nothing."""
     monkeypatch.setattr(telemetry, "WAITING", 10)
-    dropped = []
+    dropped: list[int] = []
     (tmp_path / "file").touch()
     settings = Settings(events=tmp_path / "file/below")
-    writer = telemetry.Writer(settings, lambda n=1: dropped.append(n))
+    events = telemetry.event_log(settings, lambda: dropped.append(1))
+    access = telemetry.access_log(lambda: pytest.fail("dropped"))
+    assert events
     for _ in range(15):
-        writer.event({})
-    writer.close()
+        events.write({})
+    access.write({"number": 14})
+    events.close()
+    access.close()
 
-    assert sum(dropped) == 15
+    assert len(dropped) == 15
+    assert json.loads(capsys.readouterr().out)["number"] == 14
+
+
+def test_a_reader_that_does_not_read_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that is full stops the thread that writes; the queue ends at its bound."""
+    monkeypatch.setattr(telemetry, "WAITING", 10)
+    stopped = threading.Event()
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda _: stopped.wait())
+    dropped: list[int] = []
+    lines = telemetry.Lines(handler, lambda: dropped.append(1))
+    for _ in range(50):
+        lines.write({})
+    assert 50 - 10 - 1 <= len(dropped) <= 50 - 10
+    stopped.set()
+    lines.close()
+
+
+def test_each_of_several_workers_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """Two processes that rotate one file lose lines."""
+    settings = Settings(events=tmp_path / "events.jsonl", workers=2)
+    for worker in (1, 2):
+        events = telemetry.event_log(settings, lambda: pytest.fail("dropped"), worker)
+        assert events
+        events.write({})
+        events.close()
+
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["events-1.jsonl", "events-2.jsonl"]

@@ -9,13 +9,17 @@ from pathlib import Path
 from configobj import ConfigObj
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from packaging.utils import canonicalize_name
 
 from meadow.errors import MeadowError
-from meadow.serving import pinned_requirements
 from meadow.storage import dvc_objects, s3_remote
 from meadow.storage.s3_remote import Remote
 
 FREE = 2**30  # bytes
+CONSTRAINTS = Path("requirements/constraints.txt")
+GROUPS = [
+    Path("requirements", f"{name}.txt") for name in ("serving", "learning", "tracking", "dev")
+]
 
 
 def doctor() -> None:
@@ -57,22 +61,27 @@ def git() -> str:
 
 def packages() -> str:
     """Compare what is installed with what is pinned; the locked ones matter if they are there."""
-    if not pinned_requirements.CONSTRAINTS.exists():
-        raise MeadowError(f"there is no {pinned_requirements.CONSTRAINTS}. Run this in a clone.")
-    direct: dict[str, str] = {}
-    for group in pinned_requirements.GROUPS:
-        direct |= pinned_requirements.pins(group)
+    if not CONSTRAINTS.exists():
+        raise MeadowError(f"there is no {CONSTRAINTS}. Run this in a clone.")
+    direct = {name: pin for group in GROUPS for name, pin in pins(group).items()}
     others = []
-    for name, pin in (pinned_requirements.pins(pinned_requirements.CONSTRAINTS) | direct).items():
+    for name, pin in (pins(CONSTRAINTS) | direct).items():
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
-            found = "missing" if name in direct else pin
-        if found != pin:
-            others.append(f"{name} {found}, pinned {pin}")
+            installed = "missing" if name in direct else pin
+        if installed != pin:
+            others.append(f"{name} {installed}, pinned {pin}")
     if others:
         raise MeadowError(f"{'; '.join(others)}. Run `pip install -r requirements.txt`.")
     return f"{len(direct)} and what they need, as pinned"
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Read the `name==version` lines of a file: versions by canonical name."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines())
+    pairs = (line.partition("==")[::2] for line in lines if "==" in line)
+    return {canonicalize_name(name): pin for name, pin in pairs}
 
 
 def keys() -> str:

@@ -21,7 +21,6 @@ STATUS = {
     "gone": 499,  # nobody reads it; it is for the log
     "fault": 500,
     "memory": 503,
-    "not_ready": 503,
     "timeout": 504,
 }
 

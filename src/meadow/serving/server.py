@@ -3,7 +3,6 @@
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from meadow.errors import MeadowError
+from meadow.pipeline.ports import free_port
+from meadow.serving.settings import PREFIX
 
 BENTO = Path("models/bento")
 READY_WITHIN = 60  # seconds; 3 are usual
@@ -21,12 +22,13 @@ STOP_WITHIN = 10
 
 
 @contextmanager
-def serving(target: str | Path) -> Iterator[str]:
+def serving(target: str | Path, **settings: str) -> Iterator[str]:
     """Serve a Bento's folder, or a service by its import name, on a free port of the loopback.
 
     Args:
         target: what `bentoml serve` gets. A path is made absolute: BentoML 1.4.39 looks for a
             relative one below itself.
+        settings: of the service, such as `MEADOW_QUEUE="2"`; those of the shell do not count.
 
     Yields:
         The URL, when it answers.
@@ -36,22 +38,14 @@ def serving(target: str | Path) -> Iterator[str]:
 
     """
     with tempfile.TemporaryDirectory() as home, Path(home, "log").open("w+b") as log:
-        port = _free_port()
+        port = str(free_port())
         name = str(target.resolve()) if isinstance(target, Path) else target
+        shell = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        # A home of its own: BentoML's is global, and a start wipes the metrics of another.
+        bentoml = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
         server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "bentoml",
-                "serve",
-                name,
-                "--host",
-                "127.0.0.1",
-                "--port",
-                port,
-            ],
-            # A home of its own: BentoML's is global, and a start wipes the metrics of another.
-            env={**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"},
+            [sys.executable, "-m", "bentoml", "serve", name, "--host", "127.0.0.1", "--port", port],
+            env=shell | bentoml | settings,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -88,9 +82,3 @@ def _end_with_parent() -> None:
     """Have Linux end the server when this process is killed and cannot do it any more."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from meadow.errors import MeadowError
 
 PREFIX = "MEADOW_"
+OTHERS = {"MEADOW_CACHE"}  # read by other parts of Meadow
 
 
 class Settings(BaseModel):
@@ -59,10 +61,19 @@ class Settings(BaseModel):
         """Read them.
 
         Raises:
-            MeadowError: a value is not allowed; the message says which, and what is.
+            MeadowError: a setting is unknown, or its value not allowed; the message says which, and
+                what is.
 
         """
         names = {name: PREFIX + name.upper() for name in cls.model_fields}
+        known = {*names.values(), *OTHERS}
+        for name in sorted(environment):
+            if name.startswith(PREFIX) and name not in known:
+                close = get_close_matches(name, known, 1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise MeadowError(
+                    f"{name} is no setting.{hint} docs/serving.md lists the settings."
+                )
         given = {field: environment[name] for field, name in names.items() if name in environment}
         try:
             return cls(**given)

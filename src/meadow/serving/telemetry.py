@@ -1,18 +1,19 @@
 """What the service tells of itself: metrics for Prometheus, a log of requests and of predictions.
 
 No pixels, no names of files, no addresses. Nothing here makes a request wait: lines go
-through a bounded line to one thread, and what does not fit is counted and dropped.
+through a bounded queue to a thread, and what does not fit is counted and dropped.
 """
 
 import json
+import logging
 import sys
 import threading
-import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from logging.handlers import QueueListener, RotatingFileHandler
+from queue import SimpleQueue
+from typing import Any, TextIO, cast
 
 from meadow.serving.pool import Work
 from meadow.serving.refusals import STATUS
@@ -20,7 +21,6 @@ from meadow.serving.settings import Settings
 
 KEPT = 5  # files of events
 WAITING = 10_000  # lines
-EVERY = 0.25  # seconds between two writes
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 
@@ -28,11 +28,12 @@ SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 class Telemetry:
     """Counts and writes; the number of series depends on routes and classes alone."""
 
-    def __init__(self, settings: Settings, classes: Sequence[str], version: str) -> None:
+    def __init__(
+        self, settings: Settings, classes: Sequence[str], version: str, worker: int = 1
+    ) -> None:
         # Here, not above: BentoML first has to say where the processes meet.
         from prometheus_client import Counter, Gauge, Histogram
 
-        self.settings = settings
         self.classes = classes
         self.version = version
         self.requests = Counter("meadow_requests", "Requests", ["route", "status"])
@@ -55,7 +56,14 @@ class Telemetry:
         self.dropped = Counter("meadow_log_dropped", "Lines that were not written")
         info = Gauge("meadow_model_info", "Model", ["version"], multiprocess_mode="livemax")
         info.labels(version[:12]).set(1)
-        self.writer = Writer(settings, self.dropped.inc)
+        self.access = access_log(self.dropped.inc) if settings.access_log else None
+        self.events = event_log(settings, self.dropped.inc, worker)
+
+    def close(self) -> None:
+        """Write what is left of the logs."""
+        for lines in (self.access, self.events):
+            if lines:
+                lines.close()
 
     def request(
         self, method: str, route: str, status: int, seconds: float, request_id: str, **more: Any
@@ -63,8 +71,8 @@ class Telemetry:
         """Record one request."""
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
-        if self.settings.access_log:
-            self.writer.access(
+        if self.access:
+            self.access.write(
                 {
                     "request_id": request_id,
                     "method": method,
@@ -85,8 +93,8 @@ class Telemetry:
         self.confidence.observe(confidence)
         if not answer.in_distribution:
             self.unlike.inc()
-        if self.settings.events:
-            self.writer.event(
+        if self.events:
+            self.events.write(
                 {
                     "request_id": request_id,
                     "model": self.version[:12],
@@ -102,70 +110,86 @@ class Telemetry:
             )
 
 
-class Writer:
-    """Writes JSON lines from a thread of its own, a few times a second."""
+class Lines:
+    """JSON lines that a thread of their own writes; what does not fit or fails is dropped.
 
-    def __init__(self, settings: Settings, dropped: Any) -> None:
-        self.settings = settings
+    Args:
+        handler: writes them; its `handleError` counts what fails.
+        dropped: called for each line that there is no room for.
+
+    """
+
+    def __init__(self, handler: logging.Handler, dropped: Callable[[], None]) -> None:
+        handler.setFormatter(_Json())
+        self.handler = handler
         self.dropped = dropped
-        self.lines: deque[tuple[bool, float, dict[str, Any]]] = deque()
-        self.ending = threading.Event()
-        self.thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self.thread.start()
+        self.waiting: SimpleQueue[logging.LogRecord] = SimpleQueue()
+        self.listener = QueueListener(self.waiting, handler)
+        self.listener.start()
 
-    def access(self, line: dict[str, Any]) -> None:
-        """Write a line to stdout."""
-        self._add(False, line)
-
-    def event(self, line: dict[str, Any]) -> None:
-        """Write a line to the file of events."""
-        self._add(True, line)
-
-    def close(self) -> None:
-        """Write what is left."""
-        self.ending.set()
-        self.thread.join(timeout=2)
-
-    def _add(self, event: bool, line: dict[str, Any]) -> None:
-        if len(self.lines) >= WAITING:
+    def write(self, line: dict[str, Any]) -> None:
+        """Have a line written; returns at once."""
+        if self.waiting.qsize() >= WAITING:
             self.dropped()
         else:
-            self.lines.append((event, time.time(), line))
+            self.waiting.put(logging.makeLogRecord({"msg": line}))
 
-    def _run(self) -> None:
-        while True:
-            ended = self.ending.wait(EVERY)
-            lines = [self.lines.popleft() for _ in range(len(self.lines))]
-            try:
-                self._write(lines)
-            except (OSError, ValueError):  # the disk is full, the reader has gone
-                self.dropped(len(lines))
-            if ended:
-                return
+    def close(self) -> None:
+        """Write what is left, for two seconds at most."""
+        end = threading.Thread(target=self._end, daemon=True)
+        end.start()
+        end.join(2)
 
-    def _write(self, lines: list[tuple[bool, float, dict[str, Any]]]) -> None:
-        access = [_text(at, line) for event, at, line in lines if not event]
-        events = [_text(at, line) for event, at, line in lines if event]
-        if access:
-            sys.stdout.write("".join(access))
-            sys.stdout.flush()
-        if events and self.settings.events:
-            path = self.settings.events
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _rotate(path, self.settings.events_size)
-            with path.open("a", encoding="utf-8") as file:
-                file.write("".join(events))
+    def _end(self) -> None:
+        self.listener.stop()
+        self.handler.close()
 
 
-def _text(at: float, line: dict[str, Any]) -> str:
-    stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return json.dumps({"time": stamp, **line}, ensure_ascii=False) + "\n"
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"time": stamp, **cast("dict[str, Any]", record.msg)}, ensure_ascii=False)
 
 
-def _rotate(path: Path, size: int) -> None:
-    if not path.exists() or path.stat().st_size < size:
-        return
-    for i in range(KEPT - 1, 0, -1):
-        older = path.with_name(f"{path.name}.{i - 1}" if i > 1 else path.name)
-        if older.exists():
-            older.replace(path.with_name(f"{path.name}.{i}"))
+class _Counted(logging.Handler):
+    """A handler that counts a line that cannot be written: the disk is full, the reader gone."""
+
+    dropped: Callable[[], None]
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        self.dropped()
+
+
+class _Stdout(_Counted, logging.StreamHandler[TextIO]):
+    pass
+
+
+class _File(_Counted, RotatingFileHandler):
+    pass
+
+
+def access_log(dropped: Callable[[], None]) -> Lines:
+    """Return the log of requests, on stdout."""
+    handler = _Stdout(sys.stdout)
+    handler.dropped = dropped
+    return Lines(handler, dropped)
+
+
+def event_log(settings: Settings, dropped: Callable[[], None], worker: int = 1) -> Lines | None:
+    """Return the log of predictions, in files of bounded size, or None if none is wanted.
+
+    Of several workers each has files of its own, such as `events-2.jsonl`: two processes cannot
+    rotate one file.
+    """
+    path = settings.events
+    if path is None:
+        return None
+    if settings.workers > 1:
+        path = path.with_stem(f"{path.stem}-{worker}")
+    with suppress(OSError):  # each line says so by being dropped
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handler = _File(
+        path, maxBytes=settings.events_size, backupCount=KEPT - 1, encoding="utf-8", delay=True
+    )
+    handler.dropped = dropped
+    return Lines(handler, dropped)

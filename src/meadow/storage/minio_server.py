@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic, cache
+from meadow.pipeline.ports import free_port
 from meadow.storage import s3_remote
 from meadow.storage.s3_remote import Remote
 
@@ -119,7 +119,7 @@ def _start(store: Remote, lock: IO[str]) -> str:
         "MINIO_ROOT_USER": store.settings["access_key_id"],
         "MINIO_ROOT_PASSWORD": store.settings["secret_access_key"],
     }
-    port = _free_port(urlsplit(store.endpoint).port or 9000)
+    port = free_port(urlsplit(store.endpoint).port or 9000)
     endpoint = f"http://127.0.0.1:{port}"
     program = shutil.which("minio")
     if not program and _docker():
@@ -173,16 +173,6 @@ def _build(path: Path) -> None:
         )  # fmt: skip
         if done.returncode:
             raise MeadowError(f"`go install {MODULE}@{VERSION}` failed:\n{done.stderr[-2000:]}")
-
-
-def _free_port(wanted: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            return _free_port(0)
-        return int(probe.getsockname()[1])
 
 
 def _docker() -> bool:
