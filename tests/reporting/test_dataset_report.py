@@ -7,7 +7,7 @@ import pytest
 from browser import DESKTOP, PHONE, Browser, invalid, too_wide, violations
 from toys import TINTS, encoded, photo
 
-from meadow.curation import inspection
+from meadow.curation.survey import two_labels
 from meadow.errors import MeadowError
 from meadow.reporting import dataset_report, html
 from meadow.reporting.dataset_report import PhotoSet
@@ -54,7 +54,7 @@ def test_what_fails_prepare_is_shown_instead(toy_set: Path) -> None:
     found = PhotoSet.read()
     said = dataset_report.warnings(found, [])
 
-    assert inspection.two_labels(found.duplicates[0])
+    assert two_labels(found.duplicates[0])
     assert "near-duplicates with two labels: 1." in said[0]
     assert "class 'rust' has 1 usable photos; prepare needs 3" in said[1]
 

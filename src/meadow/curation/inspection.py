@@ -1,9 +1,6 @@
-"""A look at each file of a set, and then at all of them together: what is bad, and what belongs."""
+"""A look at one file of a set: a photo with what the later steps need of it, or what is wrong."""
 
 import hashlib
-import sys
-from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +9,8 @@ from numpy.typing import NDArray
 
 from meadow.curation import near_duplicates
 from meadow.curation.discovery import PhotoFile
-from meadow.errors import MeadowError
-from meadow.pipeline import splits
 from meadow.pipeline.image import PhotoError, Preprocessing, decode, opened
 
-SHOWN = 20  # bad photos named in the terminal; left_out.csv has them all
 MAX_BYTES = 100_000_000  # of one file: far above any photo of 40 million pixels
 
 
@@ -99,90 +93,3 @@ def inspect(
         pixels=hashlib.sha256(pixels.data).hexdigest(),
     )
     return photo, pixels
-
-
-def report(bad: Sequence[BadPhoto], *, fail: bool) -> None:
-    """Name the bad photos on stderr, or fail with them."""
-    if not bad:
-        return
-    lines = [f"  {photo.file.path!r}: {photo.detail} ({photo.reason})" for photo in bad[:SHOWN]]
-    if len(bad) > SHOWN:
-        lines.append(f"  ... and {len(bad) - SHOWN} more")
-    listed = "\n".join(lines)
-    if fail:
-        raise MeadowError(
-            f"{len(bad)} bad photos:\n{listed}\nMend or remove them, or leave them out with"
-            " prepare.on_bad_photo: skip."
-        )
-    print(f"left out {len(bad)} bad photos:\n{listed}", file=sys.stderr)
-
-
-def group_keys(photos: Sequence[GoodPhoto], *, near: bool) -> list[str]:
-    """Return for each photo the smallest SHA-256 of its group of copies and near-duplicates."""
-    if not near or not photos:
-        return [photo.sha256 for photo in photos]
-    pairs = near_duplicates.near_duplicates(np.stack([photo.fingerprint for photo in photos]))
-    groups = near_duplicates.duplicate_groups(len(photos), pairs)
-    smallest: dict[int, str] = {}
-    for photo, group in zip(photos, groups, strict=True):
-        smallest[group] = min(photo.sha256, smallest.get(group, photo.sha256))
-    return [smallest[group] for group in groups]
-
-
-def duplicates_among(photos: Sequence[GoodPhoto], groups: Sequence[str]) -> list[list[GoodPhoto]]:
-    """Return the groups of two and more photos that are the same or nearly so."""
-    members: dict[str, list[GoodPhoto]] = defaultdict(list)
-    for photo, group in zip(photos, groups, strict=True):
-        members[group].append(photo)
-    return [group for group in members.values() if len(group) > 1]
-
-
-def two_labels(group: Sequence[GoodPhoto]) -> bool:
-    """Tell whether a group of duplicates has two labels: then one of them is wrong."""
-    return len({photo.file.label for photo in group}) > 1
-
-
-def refuse_two_labels(photos: Sequence[GoodPhoto], groups: Sequence[str]) -> None:
-    """Raise if a group of duplicates has two labels."""
-    conflicts = [
-        "  " + " = ".join(_named(photo.file) for photo in group)
-        for group in duplicates_among(photos, groups)
-        if two_labels(group)
-    ]
-    if conflicts:
-        raise MeadowError(
-            "these photos are the same or nearly so, but of different classes:\n"
-            + "\n".join(conflicts[:SHOWN])
-            + "\nKeep each in one class, by its folder or by `meadow review`. If they only look"
-            " alike to the program, set prepare.near_duplicates: false."
-        )
-
-
-def _named(file: PhotoFile) -> str:
-    moved = file.label != file.path.split("/")[0]
-    return f"{file.path!r}" + f" (relabelled {file.label!r})" * moved
-
-
-def without_copies(photos: Sequence[GoodPhoto]) -> tuple[list[int], list[BadPhoto]]:
-    """Return the places of the photos without byte-identical copies, and the copies."""
-    first: dict[str, GoodPhoto] = {}
-    originals, copies = [], []
-    for i, photo in enumerate(photos):
-        original = first.setdefault(photo.sha256, photo)
-        if original is photo:
-            originals.append(i)
-        else:
-            copies.append(BadPhoto(photo.file, "copy", f"same bytes as {original.file.path!r}"))
-    return originals, copies
-
-
-def refuse_small_classes(photos: Sequence[GoodPhoto], labels: set[str]) -> None:
-    """Raise if a class has fewer photos than there are splits."""
-    counts = Counter(photo.file.label for photo in photos)
-    for label in sorted(labels):
-        if counts[label] < len(splits.SPLITS):
-            raise MeadowError(
-                f"class {label!r} has {counts[label]} usable photos; {len(splits.SPLITS)} different"
-                " ones are the least, so that train, val and test each get one. Add photos, or"
-                " remove the class."
-            )

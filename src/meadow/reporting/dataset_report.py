@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from meadow import params
-from meadow.curation import discovery, inspection, near_duplicates, overrides
+from meadow.curation import near_duplicates
 from meadow.curation.inspection import BadPhoto, GoodPhoto
-from meadow.pipeline import atomic, parallel, splits
-from meadow.pipeline.image import PhotoError, Preprocessing, decode
+from meadow.curation.survey import survey, two_labels
+from meadow.pipeline import atomic, splits
+from meadow.pipeline.image import PhotoError, decode
 from meadow.reporting import html, metadata_leakage
 from meadow.reporting.metadata_leakage import Leak
 
@@ -42,6 +43,8 @@ class PhotoSet:
         found: number of files.
         photos: the good ones, byte copies included, by path.
         groups: content key of each one's group of near-duplicates.
+        kept: places of the photos that prepare would keep, by path.
+        duplicates: groups of photos that are the same or nearly so; those with two labels first.
         left_out: what prepare would leave out, and why.
 
     """
@@ -50,6 +53,8 @@ class PhotoSet:
     found: int
     photos: Sequence[GoodPhoto]
     groups: Sequence[str]
+    kept: Sequence[int]
+    duplicates: Sequence[Sequence[GoodPhoto]]
     left_out: Sequence[BadPhoto]
 
     @classmethod
@@ -60,50 +65,24 @@ class PhotoSet:
             MeadowError: there is no set, or an override is wrong.
 
         """
-        folder = Path(params.load("data", params.Data).dir)
-        p = params.load("prepare", params.Prepare)
-        workers = params.load("runtime", params.Runtime).workers
-        preprocessing = Preprocessing(p.size, p.resize)
-        found = discovery.find(folder)
-        files, dropped = overrides.apply(folder, found)
-
-        def look(file: discovery.PhotoFile) -> BadPhoto | GoodPhoto:
-            seen = inspection.inspect(folder, file, preprocessing, p.min_side)
-            return seen if isinstance(seen, BadPhoto) else seen[0]
-
-        good: list[GoodPhoto] = []
-        bad: list[BadPhoto] = []
-        for seen in parallel.ordered(look, files, workers=workers, title="photos"):
-            if isinstance(seen, BadPhoto):
-                bad.append(seen)
-            else:
-                good.append(seen)
-        groups = inspection.group_keys(good, near=p.near_duplicates)
-        _, copies = inspection.without_copies(good)
-        bad += [BadPhoto(f, "dropped", f"by {overrides.FILE}") for f in dropped]
+        seen = survey(params.load("prepare", params.Prepare))
         return cls(
-            folder, len(found), good, groups, sorted(bad + copies, key=lambda b: b.file.path)
+            folder=seen.folder,
+            found=len(seen.files),
+            photos=seen.photos,
+            groups=seen.groups,
+            kept=seen.originals,
+            duplicates=sorted(seen.duplicates, key=lambda g: (not two_labels(g), -len(g))),
+            left_out=sorted(seen.left_out, key=lambda bad: bad.file.path),
         )
 
     @cached_property
     def by_class(self) -> dict[str, list[int]]:
         """Places of the photos of each class, by name; without byte copies."""
-        originals, _ = inspection.without_copies(self.photos)
         found = defaultdict(list)
-        for i in originals:
+        for i in self.kept:
             found[self.photos[i].file.label].append(i)
         return dict(sorted(found.items()))
-
-    @cached_property
-    def kept(self) -> list[int]:
-        """Places of the photos that prepare would keep, by path."""
-        return sorted(i for places in self.by_class.values() for i in places)
-
-    @cached_property
-    def duplicates(self) -> list[list[GoodPhoto]]:
-        """Groups of photos that are the same or nearly so; those with two labels first."""
-        found = inspection.duplicates_among(self.photos, self.groups)
-        return sorted(found, key=lambda group: (not inspection.two_labels(group), -len(group)))
 
     @cached_property
     def brightness(self) -> Floats:
@@ -196,7 +175,7 @@ def data_report(page: Path) -> None:
 def warnings(found: PhotoSet, judged: Sequence[Leak]) -> list[str]:
     """Say what of a set needs a look, the gravest first."""
     said = []
-    if conflicts := sum(map(inspection.two_labels, found.duplicates)):
+    if conflicts := sum(map(two_labels, found.duplicates)):
         said.append(
             f"near-duplicates with two labels: {conflicts}. prepare fails until each group is in"
             " one class, by its folder or by `meadow review`."
@@ -306,7 +285,7 @@ def _duplicates(found: PhotoSet) -> list[str]:
         body.append(html.paragraph(said))
     for number, group in enumerate(found.duplicates[:GROUPS], 1):
         more = f", {COPIES} of them shown" if len(group) > COPIES else ""
-        wrong = ": two labels, one of them is wrong" if inspection.two_labels(group) else ""
+        wrong = ": two labels, one of them is wrong" if two_labels(group) else ""
         body.append(f"<h3>Group {number}: {len(group)} photos{more}{wrong}</h3>")
         body.append(_gallery(found, group[:COPIES], _size))
     return body

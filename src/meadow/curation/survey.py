@@ -1,0 +1,178 @@
+"""A survey of the whole set: every photo inspected, copies and near-duplicates grouped.
+
+Prepare packs what it gives, and the data report shows it.
+"""
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meadow import params
+from meadow.curation import discovery, inspection, near_duplicates, overrides
+from meadow.curation.discovery import PhotoFile
+from meadow.curation.inspection import BadPhoto, GoodPhoto
+from meadow.errors import MeadowError
+from meadow.pipeline import parallel, splits
+from meadow.pipeline.image import Preprocessing
+
+LISTED = 20  # photos or groups named in the terminal; left_out.csv has them all
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is in a set of photos.
+
+    Attributes:
+        folder: of the set.
+        files: all of them by path, labelled by their folders.
+        dropped: those that data/overrides.csv drops.
+        relabelled: how many it gives another label.
+        photos: those that can be decoded, byte copies included, by path.
+        groups: key of each photo's group of copies and near-duplicates, its smallest SHA-256.
+        bad: what cannot be decoded, or is too small.
+
+    """
+
+    folder: Path
+    files: Sequence[PhotoFile]
+    dropped: Sequence[PhotoFile]
+    relabelled: int
+    photos: Sequence[GoodPhoto]
+    groups: Sequence[str]
+    bad: Sequence[BadPhoto]
+
+    @cached_property
+    def originals(self) -> list[int]:
+        """Places of the photos that prepare keeps: of byte-identical ones the first."""
+        first: dict[str, int] = {}
+        for i, photo in enumerate(self.photos):
+            first.setdefault(photo.sha256, i)
+        return list(first.values())
+
+    @property
+    def left_out(self) -> list[BadPhoto]:
+        """What prepare does not keep, and why: bad files, then dropped ones, then byte copies."""
+        first = {self.photos[i].sha256: self.photos[i].file for i in self.originals}
+        dropped = [BadPhoto(file, "dropped", f"by {overrides.FILE}") for file in self.dropped]
+        copies = [
+            BadPhoto(photo.file, "copy", f"same bytes as {first[photo.sha256].path!r}")
+            for photo in self.photos
+            if photo.file != first[photo.sha256]
+        ]
+        return [*self.bad, *dropped, *copies]
+
+    @property
+    def duplicates(self) -> list[list[GoodPhoto]]:
+        """The groups of two and more photos that are the same or nearly so."""
+        members: dict[str, list[GoodPhoto]] = defaultdict(list)
+        for photo, group in zip(self.photos, self.groups, strict=True):
+            members[group].append(photo)
+        return [group for group in members.values() if len(group) > 1]
+
+    def report_bad_photos(self, *, fail: bool) -> None:
+        """Name the bad photos on standard error, or raise with them."""
+        if not self.bad:
+            return
+        lines = [f"  {photo.file.path!r}: {photo.detail} ({photo.reason})" for photo in self.bad]
+        if len(lines) > LISTED:
+            lines[LISTED:] = [f"  ... and {len(lines) - LISTED} more"]
+        listed = "\n".join([f"{len(self.bad)} bad photos:", *lines])
+        if fail:
+            raise MeadowError(
+                f"{listed}\nMend or remove them, or leave them out with prepare.on_bad_photo: skip."
+            )
+        print(f"left out {listed}", file=sys.stderr)
+
+    def refuse_two_labels(self) -> None:
+        """Raise if a group of duplicates has two labels."""
+        conflicts = [
+            "  " + " = ".join(_named(photo.file) for photo in group)
+            for group in self.duplicates
+            if two_labels(group)
+        ]
+        if conflicts:
+            raise MeadowError(
+                "these photos are the same or nearly so, but of different classes:\n"
+                + "\n".join(conflicts[:LISTED])
+                + "\nKeep each in one class, by its folder or by `meadow review`. If they only look"
+                " alike to the program, set prepare.near_duplicates: false."
+            )
+
+    def refuse_small_classes(self) -> None:
+        """Raise if a class has fewer photos than there are splits."""
+        counts = Counter(self.photos[i].file.label for i in self.originals)
+        for label in sorted({file.label for file in self.files}):
+            if counts[label] < len(splits.SPLITS):
+                raise MeadowError(
+                    f"class {label!r} has {counts[label]} usable photos; {len(splits.SPLITS)}"
+                    " different ones are the least, so that train, val and test each get one. Add"
+                    " photos, or remove the class."
+                )
+
+
+def survey(
+    p: params.Prepare, keep: Callable[[NDArray[np.uint8]], object] = lambda _: None
+) -> Survey:
+    """Inspect the set of params.yaml, with the decisions of data/overrides.csv.
+
+    Args:
+        p: section `prepare`.
+        keep: is called with the network's input of each of `Survey.photos`, in their order.
+
+    Raises:
+        MeadowError: there is no set, or an override is wrong.
+
+    """
+    folder = Path(params.load("data", params.Data).dir)
+    workers = params.load("runtime", params.Runtime).workers
+    preprocessing = Preprocessing(p.size, p.resize)
+    files = discovery.find(folder)
+    taken, dropped = overrides.apply(folder, files)
+
+    def inspect(file: PhotoFile) -> BadPhoto | tuple[GoodPhoto, NDArray[np.uint8]]:
+        return inspection.inspect(folder, file, preprocessing, p.min_side)
+
+    photos: list[GoodPhoto] = []
+    bad: list[BadPhoto] = []
+    for seen in parallel.ordered(inspect, taken, workers=workers, title="photos"):
+        if isinstance(seen, BadPhoto):
+            bad.append(seen)
+        else:
+            photos.append(seen[0])
+            keep(seen[1])
+    return Survey(
+        folder=folder,
+        files=files,
+        dropped=dropped,
+        relabelled=len(set(taken) - set(files)),
+        photos=photos,
+        groups=_groups(photos, near=p.near_duplicates),
+        bad=bad,
+    )
+
+
+def two_labels(group: Sequence[GoodPhoto]) -> bool:
+    """Tell whether a group of duplicates has two labels: then one of them is wrong."""
+    return len({photo.file.label for photo in group}) > 1
+
+
+def _groups(photos: Sequence[GoodPhoto], *, near: bool) -> list[str]:
+    if not near or not photos:
+        return [photo.sha256 for photo in photos]
+    pairs = near_duplicates.near_duplicates(np.stack([photo.fingerprint for photo in photos]))
+    numbers = near_duplicates.duplicate_groups(len(photos), pairs)
+    smallest: dict[int, str] = {}
+    for photo, number in zip(photos, numbers, strict=True):
+        smallest[number] = min(photo.sha256, smallest.get(number, photo.sha256))
+    return [smallest[number] for number in numbers]
+
+
+def _named(file: PhotoFile) -> str:
+    moved = file.label != file.path.split("/")[0]
+    return f"{file.path!r}" + f" (relabelled {file.label!r})" * moved
