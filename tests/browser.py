@@ -1,12 +1,11 @@
 """A real Chromium that looks at Meadow's pages as their readers do.
 
 Debian's Chromium, driven by Playwright; axe-core (accessibility) and html-validate (markup) come
-from `npm ci --prefix tests`. Where one of them is absent the tests are skipped, but not in CI.
+from `npm ci --prefix tests`.
 """
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,23 +15,11 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import ConsoleMessage, Page, sync_playwright
+from tools import CHROMIUM, MODULES, need
 
-MODULES = Path(__file__).with_name("node_modules")
 DESKTOP, PHONE = (1280, 800), (390, 844)
-EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 # Chromium may not even look a name up: the loopback is all that there is.
 OPTIONS = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
-
-
-def missing() -> str | None:
-    """Say what this machine lacks for tests in a browser; None if it is all there."""
-    if not EXECUTABLE:
-        return "needs Chromium: apt-get install chromium"
-    if not shutil.which("node"):
-        return "needs Node: apt-get install nodejs npm"
-    if not (MODULES / "axe-core").is_dir():
-        return "needs axe-core and html-validate: npm ci --prefix tests"
-    return None
 
 
 class Browser:
@@ -107,9 +94,10 @@ class Browser:
 @contextmanager
 def started() -> Iterator[Browser]:
     """Start a Chromium, and end it."""
+    need("Chromium", "Node")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=EXECUTABLE, args=OPTIONS, chromium_sandbox=os.geteuid() != 0
+            executable_path=CHROMIUM, args=OPTIONS, chromium_sandbox=os.geteuid() != 0
         )
         yield Browser(chromium)
         chromium.close()
@@ -142,6 +130,7 @@ def too_wide(page: Page) -> bool:
 
 def invalid(page: Path) -> list[str]:
     """Say what html-validate finds against an HTML file: the standard, and its rules for ARIA."""
+    need("Node")
     done = subprocess.run(
         [
             MODULES / ".bin/html-validate", "--formatter=json",

@@ -48,7 +48,12 @@ def surroundings(folder: Path, **environment: str) -> dict[str, str]:
     }
 
 
-def toy_clone(folder: Path) -> Path:
+def copied(project: Path, folder: Path) -> Path:
+    """Copy a project of DVC to an empty folder."""
+    return Path(shutil.copytree(project, folder, symlinks=True, dirs_exist_ok=True))
+
+
+def toy_clone(folder: Path) -> None:
     """Copy the committed and changed files to a folder, add a toy set, run once and commit."""
     files = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
@@ -76,4 +81,3 @@ def toy_clone(folder: Path) -> Path:
     run("dvc", "repro")
     run("git", "add", "-A")
     run("git", "commit", "-qm", "first run")
-    return folder

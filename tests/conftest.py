@@ -1,18 +1,36 @@
-"""A project folder of its own for each test that needs one."""
+"""Projects and tools that tests of several packages need."""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, missing, started
+from browser import Browser, started
+from clones import toy_clone
+from filelock import FileLock
 from ruamel.yaml import YAML
+from tools import need, summary
 from toys import SetParams, draw_set
 
 ROOT = Path(__file__).parents[1]
+Once = Callable[[str, Callable[[Path], object]], Path]
+StandIn = Callable[[Path], Path]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Obey the marker `needs`."""
+    for marker in item.iter_markers("needs"):
+        need(*marker.args)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line which absent tools have skipped tests."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if line := summary(str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture
@@ -50,36 +68,90 @@ def toy_set(project: Path, set_params: SetParams) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a project in which prepare, train and evaluate have run once on a toy set."""
-    folder = tmp_path_factory.mktemp("built")
-    shutil.copy(ROOT / "bentofile.yaml", folder)
-    for name in ("requirements", "src"):
-        shutil.copytree(ROOT / name, folder / name)
-    (folder / "models/pretrained").mkdir(parents=True)
-    yaml = YAML()
-    values = yaml.load(ROOT / "params.yaml")
-    values["prepare"].update(size=32, val=0.25, test=0.25)
-    values["train"].update(method="probe", arch="shufflenet_v2_x0_5")
-    yaml.dump(values, folder / "params.yaml")
-    draw_set(folder / "data/raw", {"gold": 24, "moss": 24})
-    _run(folder, "prepare", "train", "evaluate")
-    return folder
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return a function that makes a folder in one process of the run; the others wait for it."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = top / name, top / f"{name}.made"
+        with FileLock(top / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return make_once
 
 
 @pytest.fixture(scope="session")
-def packaged(built: Path) -> Path:
-    """Return the built project with its Bento."""
-    _run(built, "package")
-    return built
+def built(once: Once) -> Path:
+    """Return a project in which prepare, train and evaluate have run: to read, not to write."""
+
+    def make(folder: Path) -> None:
+        shutil.copy(ROOT / "bentofile.yaml", folder)
+        for name in ("requirements", "src"):
+            shutil.copytree(ROOT / name, folder / name)
+        (folder / "models/pretrained").mkdir(parents=True)
+        yaml = YAML()
+        values = yaml.load(ROOT / "params.yaml")
+        values["prepare"].update(size=32, val=0.25, test=0.25)
+        values["train"].update(method="probe", arch="shufflenet_v2_x0_5")
+        yaml.dump(values, folder / "params.yaml")
+        draw_set(folder / "data/raw", {"gold": 24, "moss": 24})
+        _run(folder, "prepare", "train", "evaluate")
+
+    return once("built", make)
+
+
+@pytest.fixture(scope="session")
+def packaged(once: Once, built: Path) -> Path:
+    """Return the built project with its Bento: to read, not to write."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(built, folder, dirs_exist_ok=True)
+        _run(folder, "package")
+
+    return once("packaged", make)
+
+
+@pytest.fixture
+def stand_in(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Return a function that copies a project and goes into the copy."""
+
+    def copy(project: Path) -> Path:
+        folder = tmp_path_factory.mktemp(project.name)
+        shutil.copytree(project, folder, dirs_exist_ok=True)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("MEADOW_CACHE", str(folder / "cache"))
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def in_built(built: Path, stand_in: StandIn) -> Path:
+    """Stand in a copy of the built project."""
+    return stand_in(built)
+
+
+@pytest.fixture
+def in_packaged(packaged: Path, stand_in: StandIn) -> Path:
+    """Stand in a copy of the packaged project."""
+    return stand_in(packaged)
+
+
+@pytest.fixture(scope="session")
+def first_run(once: Once) -> Path:
+    """Return a clone with a toy set and one committed run: to copy, not to write."""
+    return once("first-run", toy_clone)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Return a Chromium. It lasts one module: while it runs, no other test can use asyncio."""
-    if reason := missing():
-        # .ci/run sets it, and installs what is missing
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     with started() as chromium:
         yield chromium
 
@@ -89,11 +161,3 @@ def _run(folder: Path, *stages: str) -> None:
     for stage in stages:
         command = [sys.executable, "-m", f"meadow.{stage}"]
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-
-
-@pytest.fixture
-def in_built(built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in the built project; a test that writes there puts it back."""
-    monkeypatch.chdir(built)
-    monkeypatch.setenv("MEADOW_CACHE", str(built / "cache"))
-    return built

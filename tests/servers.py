@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from clones import ROOT, runner
 from configobj import ConfigObj
 from minio import MinioAdmin
 from minio.credentials import StaticProvider
+from tools import need
 
 from meadow.storage import minio_server
 
@@ -31,16 +33,22 @@ class Server:
 
     Attributes:
         data: its folder.
+        certificates: the folder of those that it serves HTTPS with.
+        inside: a command that runs the server's command, its last arguments.
         endpoint: its URL.
 
     """
 
-    def __init__(self, data: Path, certificates: Path | None = None) -> None:
+    def __init__(
+        self, data: Path, certificates: Path | None = None, inside: Sequence[str] = ()
+    ) -> None:
+        need("Go")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.data = data
         self.certificates = certificates
+        self.inside = inside
         self.address = f"127.0.0.1:{port}"
         self.endpoint = f"{'https' if certificates else 'http'}://{self.address}"
         self.start()
@@ -51,7 +59,7 @@ class Server:
         if self.certificates:
             command += ["--certs-dir", str(self.certificates)]
         self.process = subprocess.Popen(
-            [*command, str(self.data)],
+            [*self.inside, *command, str(self.data)],
             env={**os.environ, "MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from clones import Run, attempt, runner, toy_clone
+from clones import Run, attempt, copied, runner
 from toys import draw_set
 
 pytestmark = pytest.mark.slow
@@ -20,9 +20,9 @@ MINE = "models/pretrained/mine.pth"
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a project with a toy set and one run."""
-    return toy_clone(tmp_path_factory.mktemp("clone"))
+    return copied(first_run, tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

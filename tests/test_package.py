@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_rebuild_has_the_same_bytes_and_version(packaged: Path, in_built: Path) -> None:
+def test_a_rebuild_has_the_same_bytes_and_version(in_packaged: Path) -> None:
     """BentoML would stamp the time of the build and draw a version at random."""
     before = contents(server.BENTO)
     shutil.rmtree(server.BENTO)
@@ -46,7 +46,7 @@ def test_a_rebuild_has_the_same_bytes_and_version(packaged: Path, in_built: Path
     assert before == contents(server.BENTO)
 
 
-def test_the_version_is_the_content(packaged: Path, in_built: Path, tmp_path: Path) -> None:
+def test_the_version_is_the_content(in_packaged: Path, tmp_path: Path) -> None:
     """Another model, module or pin is another version; nothing else is."""
     one = package.content_hash(package.stage(tmp_path / "one"))
     same = package.content_hash(package.stage(tmp_path / "same"))
@@ -59,7 +59,7 @@ def test_the_version_is_the_content(packaged: Path, in_built: Path, tmp_path: Pa
     assert one[:12] == yaml.safe_load((server.BENTO / "bento.yaml").read_text())["version"]
 
 
-def test_it_holds_the_model_and_no_trace_of_the_machine(packaged: Path, in_built: Path) -> None:
+def test_it_holds_the_model_and_no_trace_of_the_machine(in_packaged: Path) -> None:
     """No absolute path, no time, nothing of the learning side."""
     held = contents(server.BENTO)
 
@@ -73,14 +73,14 @@ def test_it_holds_the_model_and_no_trace_of_the_machine(packaged: Path, in_built
     assert not [name for name in held if "train" in name or "torch" in name]
 
 
-def test_the_model_card_goes_with_it(packaged: Path, in_built: Path) -> None:
+def test_the_model_card_goes_with_it(in_packaged: Path) -> None:
     """It is the README that BentoML shows."""
     card = Path("reports/model-card.md").read_bytes()
 
     assert card == (server.BENTO / "README.md").read_bytes()
 
 
-def test_it_installs_the_serving_group_alone_and_locked(packaged: Path, in_built: Path) -> None:
+def test_it_installs_the_serving_group_alone_and_locked(in_packaged: Path) -> None:
     """Each package and all it brings along, pinned; no PyTorch, no DVC."""
     locked = pins(server.BENTO / "env/python/requirements.txt")
 
@@ -93,51 +93,40 @@ def test_it_installs_the_serving_group_alone_and_locked(packaged: Path, in_built
                 assert canonicalize_name(needed.name) in locked, f"{name}: {line}"
 
 
-def test_a_linked_model_is_refused(packaged: Path, in_built: Path, tmp_path: Path) -> None:
+def test_a_linked_model_is_refused(in_packaged: Path, tmp_path: Path) -> None:
     """BentoML would copy the link, and the Bento hold no model (DVC's cache.type symlink)."""
     model = Path("models/classifier/model.onnx")
     moved = model.rename(tmp_path / "model.onnx")
     model.symlink_to(moved)
-    try:
-        with pytest.raises(MeadowError, match=r"model\.onnx, which is a link"):
-            package.stage(tmp_path / "staged")
-    finally:
-        model.unlink()
-        moved.rename(model)
+
+    with pytest.raises(MeadowError, match=r"model\.onnx, which is a link"):
+        package.stage(tmp_path / "staged")
 
 
-def test_another_answer_than_evaluates_fails_the_stage(
-    packaged: Path, in_built: Path, tmp_path: Path
-) -> None:
+def test_another_answer_than_evaluates_fails_the_stage(in_packaged: Path, tmp_path: Path) -> None:
     """The gate that keeps report and production the same."""
     predictions = Path("reports/predictions.csv")
     text = predictions.read_text()
     header, first, rest = text.split("\n", 2)
     *start, p, q = first.split(",")
     predictions.write_text("\n".join([header, ",".join([*start, q, p]), rest]))
-    try:
-        with pytest.raises(MeadowError, match="evaluate says"):
-            package.compare(server.BENTO, Path("data/raw"))
-    finally:
-        predictions.write_text(text)
+
+    with pytest.raises(MeadowError, match="evaluate says"):
+        package.compare(server.BENTO, Path("data/raw"))
 
 
-def test_the_bento_runs_its_own_code(packaged: Path, in_built: Path) -> None:
+def test_the_bento_runs_its_own_code(in_packaged: Path) -> None:
     """What is deployed is what is inside, not the checkout it was built from."""
-    page = server.BENTO / "src/meadow/serving/static/docs.html"
-    text = page.read_text()
-    page.write_text("from the Bento")
-    try:
-        with (
-            server.serving(server.BENTO) as url,
-            urllib.request.urlopen(f"{url}/docs") as response,
-        ):
-            assert response.read() == b"from the Bento"
-    finally:
-        page.write_text(text)
+    (server.BENTO / "src/meadow/serving/static/docs.html").write_text("from the Bento")
+
+    with (
+        server.serving(server.BENTO) as url,
+        urllib.request.urlopen(f"{url}/docs") as response,
+    ):
+        assert response.read() == b"from the Bento"
 
 
-def test_the_server_ends_with_the_process_that_started_it(packaged: Path, in_built: Path) -> None:
+def test_the_server_ends_with_the_process_that_started_it(in_packaged: Path) -> None:
     """A killed stage must not leave one behind on its port."""
     code = (
         "import time\nfrom meadow.serving import server\n"
@@ -160,7 +149,7 @@ def test_the_server_ends_with_the_process_that_started_it(packaged: Path, in_bui
     pytest.fail("the server still answers after 10 s")
 
 
-def test_the_workspace_is_served_too(packaged: Path, in_built: Path) -> None:
+def test_the_workspace_is_served_too(in_packaged: Path) -> None:
     """`bentoml serve meadow.service:PhotoClassifier`."""
     with server.serving("meadow.service:PhotoClassifier") as url, Client(url) as client:
         assert client.ask(encoded(photo(3)))["label"] in ("gold", "moss")

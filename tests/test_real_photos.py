@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tools import PHOTOS
 from toys import SetParams
 
 from meadow.commands import dandelion_grass
@@ -13,14 +14,9 @@ from meadow.prepare import prepare
 from meadow.train import train
 from meadow.training.weights import Weights
 
-SHARED = Path(__file__).parents[2] / "shared"
-PHOTOS = SHARED / "photos/dandelion-grass"
-WEIGHTS = SHARED / "weights/mobilenet_v2-imagenet1k.pth"
+WEIGHTS = PHOTOS.parents[1] / "weights/mobilenet_v2-imagenet1k.pth"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not PHOTOS.exists(), reason="the photos have no licence to be copied"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("photos")]
 
 
 def test_the_probe_recipe_on_the_real_set(project: Path, set_params: SetParams) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clones import runner, toy_clone
+from clones import copied, runner
 from servers import BUCKET, Server, meadow, point
 from toys import TINTS, encoded, photo
 
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def project(first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a project with a toy set and one run, and a server as its remote."""
     server = Server(tmp_path_factory.mktemp("minio"))
     server.client().create_bucket(Bucket=BUCKET)
-    folder = toy_clone(tmp_path_factory.mktemp("project"))
+    folder = copied(first_run, tmp_path_factory.mktemp("project"))
     point(folder, server.endpoint)
     yield folder
     server.kill()

@@ -16,13 +16,13 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from tools import PHOTOS
 
 from meadow.commands import dandelion_grass
 from meadow.commands.dandelion_grass import fetch
 from meadow.errors import MeadowError
 from meadow.pipeline import cache
 
-REAL = Path(__file__).parents[3] / "shared/photos/dandelion-grass"
 ONE = "dandelion/00000000.jpg"
 
 
@@ -293,10 +293,10 @@ def test_a_copy_that_would_be_destroyed(photos: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="the 400 real photos are not at hand")
+@pytest.mark.needs("photos")
 def test_the_real_photos(tmp_path: Path) -> None:
     """The committed list is that of the real photos."""
-    fetch(tmp_path / "raw", REAL)
+    fetch(tmp_path / "raw", PHOTOS)
     assert Counter(name.split("/")[0] for name in contents(tmp_path / "raw")) == {
         "dandelion": 200,
         "grass": 200,

@@ -128,7 +128,7 @@ def test_all_are_answered_in_order_whatever_is_wrong_with_some(
 
 @pytest.mark.slow
 def test_here_and_over_there_are_the_same_answers(
-    packaged: Path, in_built: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+    in_packaged: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """JSON lines: what the service sends, and the path. The example of the docs runs too."""
     (photos / "large.png").write_bytes(encoded(photo(1), "PNG") + bytes(30 * 2**20))

@@ -2,17 +2,16 @@ import hashlib
 import io
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from tools import PHOTOS
 
 from meadow.curation import near_duplicates
 from meadow.curation.near_duplicates import duplicate_groups, fingerprint
 
-REAL = Path(__file__).parents[3] / "shared/photos/dandelion-grass"
 N = 60
 Change = Callable[[Image.Image], Image.Image]
 
@@ -253,10 +252,10 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.exists(), reason="needs the 400 photos, shared/photos")
+@pytest.mark.needs("photos")
 def test_real_photos() -> None:
     """99 % of the copies of real photos are found, and no two different photos match."""
-    files = sorted(REAL.glob("*/*.jpg"))
+    files = sorted(PHOTOS.glob("*/*.jpg"))
     photos = [Image.open(file).convert("RGB") for file in files]
     prints = table(photos)
     n = len(photos)

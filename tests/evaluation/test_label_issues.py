@@ -10,6 +10,7 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from numpy.typing import NDArray
 from PIL import Image
+from tools import PHOTOS
 from toys import SetParams
 
 from meadow.cli import main
@@ -24,9 +25,7 @@ from meadow.training import probe
 from meadow.training.probe import Examples
 from meadow.training.weights import Weights
 
-SHARED = Path(__file__).parents[3] / "shared"
-PHOTOS = SHARED / "photos/dandelion-grass"
-WEIGHTS = SHARED / "weights/mobilenet_v2-imagenet1k.pth"
+WEIGHTS = PHOTOS.parents[1] / "weights/mobilenet_v2-imagenet1k.pth"
 
 
 def table() -> list[dict[str, str]]:
@@ -102,7 +101,7 @@ def test_the_list_has_every_train_and_val_photo_and_no_test_photo(in_built: Path
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PHOTOS.exists(), reason="the photos have no licence to be copied")
+@pytest.mark.needs("photos")
 def test_flipped_photos_are_found_and_put_right(project: Path, set_params: SetParams) -> None:
     """Of 20 of the 400 web photos in the wrong folder 80 % are in the top tenth of the list.
 

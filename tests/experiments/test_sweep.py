@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clones import attempt, runner, surroundings, toy_clone
+from clones import attempt, copied, runner, surroundings
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -103,9 +103,9 @@ def test_the_usual_metric_is_the_log_loss_of_the_method() -> None:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a project whose method is probe, with one run."""
-    folder = toy_clone(tmp_path_factory.mktemp("clone"))
+    folder = copied(first_run, tmp_path_factory.mktemp("clone"))
     run = runner(folder)
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("method: finetune ", "method: probe "))

@@ -14,6 +14,7 @@ import yaml
 from clones import ROOT, Run, attempt, runner
 from configobj import ConfigObj
 from servers import small_project
+from tools import need
 
 from meadow.pipeline import cache
 from meadow.storage import minio_server
@@ -31,6 +32,7 @@ def free_port() -> int:
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
     """Return a project whose remote's port is free and whose keys are not made yet."""
+    need("Go")
     minio_server.binary()
     folder = small_project(tmp_path / "project", f"http://127.0.0.1:{free_port()}", files=3)
     config = ConfigObj(str(folder / ".dvc/config"))
@@ -204,6 +206,7 @@ def test_compose_runs_the_same_minio() -> None:
     assert "healthcheck" in service
 
 
+@pytest.mark.needs("Go")
 def test_compose_itself_takes_the_file(tmp_path: Path) -> None:
     """`docker compose config`, by Compose as Go builds it: it needs no engine."""
     compose = str(tmp_path / "docker-compose")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from clones import Run, attempt, runner, surroundings
 from servers import BUCKET, Server, meadow, point, small_project
+from tools import NAMESPACE
 
 pytestmark = pytest.mark.slow
 BIG = 64 * 2**20  # bytes; a push or a pull of it lasts long enough to be killed
@@ -296,16 +297,15 @@ def test_two_clones_push_at_once(run: Run, project: Path, server: Server, tmp_pa
         assert "no stage ran" in runner(clone)(*meadow("verify"))
 
 
+@pytest.mark.needs("mount namespaces")
 def test_a_full_disk_on_the_server_loses_nothing_here(
     run: Run, project: Path, tmp_path: Path
 ) -> None:
     """A clear error; with room, the same command completes."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={BIG // 2}", "tmpfs", str(disk)], check=True
-    )
-    server = Server(disk / "data")
+    mount = f'mount -t tmpfs -o size={BIG // 2} tmpfs {disk} && exec "$@"'
+    server = Server(disk / "data", inside=[*NAMESPACE, "sh", "-c", mount, "sh"])
     try:
         server.client().create_bucket(Bucket=BUCKET)
         point(project, server.endpoint)
@@ -320,12 +320,13 @@ def test_a_full_disk_on_the_server_loses_nothing_here(
             before.items()
             <= {path: path.stat().st_size for path in (project / ".dvc/cache").rglob("*")}.items()
         )
-        subprocess.run(["mount", "-o", f"remount,size={8 * BIG}", str(disk)], check=True)
+        enter = ["nsenter", "--preserve-credentials", "--mount", f"--target={server.process.pid}"]
+        enter += ["--user"] if "--map-root-user" in NAMESPACE else []
+        subprocess.run([*enter, "mount", "-o", f"remount,size={8 * BIG}", str(disk)], check=True)
         run(*meadow("share"))
         assert "no stage ran" in run(*meadow("verify"))
     finally:
         server.kill()
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_experiments_go_to_a_colleague_through_git_and_the_server(
