@@ -97,7 +97,7 @@ KINDS: list[Callable[[Random], Image.Image]] = [noise, blank, gradient, text, st
 def main() -> None:
     """Print AUROC and the share that is called "in" for each kind, and show the pictures."""
     model, ready = Classifier.load(), manifest.load()
-    folder = Path(params.load("data", params.Data).dir)
+    folder = Path(params.load().data.dir)
     own = [model.predict((folder / row.path).read_bytes()) for row in ready.split("test")]
     print(f"test photos: {np.mean([each.in_distribution for each in own]):.3f} are in")
     tiles, all_distances = [], []

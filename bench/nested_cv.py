@@ -23,7 +23,7 @@ SEEDS = 5
 
 def main() -> None:
     """Print the figures of each seed, and mean and standard deviation."""
-    p = params.load("train", params.Train)
+    p = params.load().train
     ready = manifest.load()
     network, digest = features.backbone(p, Weights.of(p.weights), ready)
     photos = everything(ready)
@@ -41,7 +41,7 @@ def main() -> None:
 
 def everything(ready: manifest.Prepared) -> Photos:
     """Return the photos of all three splits; a benchmark may look at the test photos."""
-    folder = Path(params.load("data", params.Data).dir)
+    folder = Path(params.load().data.dir)
     pixels = [ready.preprocessing((folder / row.path).read_bytes()) for row in ready.rows]
     return Photos(ready.rows, np.stack(pixels), ready.targets(ready.rows))
 

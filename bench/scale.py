@@ -42,7 +42,7 @@ def main() -> None:
             yaml = YAML()
             values = yaml.load(ROOT / "params.yaml")
             values["train"].update(
-                method="probe", arch="mobilenet_v3_small", weights="none", l2=0.1
+                method="probe", arch="mobilenet_v3_small", weights="none", probe={"l2": 0.1}
             )
             yaml.dump(values, folder / "params.yaml")
             (folder / "models/pretrained").mkdir(parents=True)

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ STEPS = 4
 
 def main() -> None:
     """Print photos per second, medians over the rounds, and shares of the first line of each."""
-    p = params.load("train", params.Train)
+    p = params.load().train
     ready, weights = manifest.load(), Weights.of(p.weights)
     for works in (extracting(p, ready, weights), tuning(p, ready, weights)):
         rates: dict[str, list[float]] = {name: [] for name in works}
@@ -50,7 +49,7 @@ def main() -> None:
 
 def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Callable[[], int]]:
     """Return what computes features: the bare network on all cores, one by one, and Meadow."""
-    folder = Path(params.load("data", params.Data).dir)
+    folder = Path(params.load().data.dir)
     network, digest = features.backbone(p, weights, ready)
     photos = ready.photos("train")
     pixels = [np.array(photos.pixels[i : i + 1]) for i in range(len(photos.rows))]
@@ -78,9 +77,8 @@ def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, 
 
 def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Callable[[], int]]:
     """Return what trains all layers: the bare step, in other formats too, and Meadow's epoch."""
-    chosen = {field.name: getattr(p, field.name) for field in fields(finetune.Schedule)}
-    schedule = finetune.Schedule(**chosen)
-    count = STEPS * schedule.batch_size
+    batch = p.finetune.batch_size
+    count = STEPS * batch
     everything = ready.photos("train")
     part = Photos(everything.rows[:count], everything.pixels[:count], everything.targets[:count])
     pixels = torch.from_numpy(np.array(part.pixels))
@@ -92,13 +90,13 @@ def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Call
 
     def bare(form: torch.memory_format, kind: torch.dtype) -> Callable[[], int]:
         net = network().to(memory_format=form)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=p.finetune.lr)
 
         def work() -> int:
             torch.set_num_threads(parallel.cores(0))
             torch.use_deterministic_algorithms(False)
             for step in range(STEPS):
-                rows = slice(step * schedule.batch_size, (step + 1) * schedule.batch_size)
+                rows = slice(step * batch, (step + 1) * batch)
                 with torch.autocast("cpu", kind, enabled=kind != torch.float32):
                     loss = F.cross_entropy(net(pixels[rows]), targets[rows])
                 optimizer.zero_grad()
@@ -109,11 +107,11 @@ def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Call
         return work
 
     own = network()
-    optimizer = finetune._optimizer(own, schedule)
+    optimizer = finetune._optimizer(own, p.finetune)
 
     def meadow() -> int:
         team = Team(own, parallel.cores(0))
-        finetune._epoch(team, optimizer, part, schedule, 0)
+        finetune._epoch(team, optimizer, part, p.finetune, p.seed, 0)
         return count
 
     dense, last = torch.contiguous_format, torch.channels_last

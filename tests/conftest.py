@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Browser, started
@@ -47,11 +48,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def set_params(project: Path) -> SetParams:
     """Return a function that writes values like `set_params(prepare={"size": 32})`."""
 
-    def write(**sections: dict[str, object]) -> None:
+    def merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+        for key, value in changes.items():
+            if isinstance(value, dict):
+                merge(values[key], value)
+            else:
+                values[key] = value
+
+    def write(**sections: dict[str, Any]) -> None:
         yaml = YAML()
         values = yaml.load(Path("params.yaml"))
         for section, keys in sections.items():
-            values.setdefault(section, {}).update(keys)
+            merge(values.setdefault(section, {}), keys)
         yaml.dump(values, Path("params.yaml"))
 
     return write
@@ -62,7 +70,7 @@ def toy_set(project: Path, set_params: SetParams) -> Path:
     """Draw 2 classes of 16 photos into data/raw, to be seen at 32 px by a small network."""
     set_params(
         prepare={"size": 32, "val": 0.25, "test": 0.25},
-        train={"arch": "shufflenet_v2_x0_5", "epochs": 2, "batch_size": 16},
+        train={"arch": "shufflenet_v2_x0_5", "finetune": {"epochs": 2, "batch_size": 16}},
     )
     return draw_set(project / "data/raw", {"gold": 16, "moss": 16})
 

@@ -33,7 +33,7 @@ def test_a_recipe_switches_the_values_and_keeps_the_comments(
     main(["recipe", "finetune"])
     main(["recipe", name])
     text = Path("params.yaml").read_text()
-    chosen = params.load("train", params.Train)
+    chosen = params.load().train
 
     assert [line.partition("#")[2] for line in text.splitlines()] == comments
     assert "+  arch: mobilenet_v2" in capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_weights_are_copied_tracked_and_chosen(repository: Path) -> None:
     network = torchvision.models.shufflenet_v2_x0_5()
     torch.save(network.state_dict(), "mine.pth")
     main(["weights", "mine.pth"])
-    chosen = Path(params.load("train", params.Train).weights)
+    chosen = Path(params.load().train.weights)
 
     assert chosen.read_bytes() == Path("mine.pth").read_bytes()
     assert chosen.with_name(chosen.name + ".dvc").exists()

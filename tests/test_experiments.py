@@ -95,7 +95,7 @@ def test_an_experiment_by_one_line(clone: Path, run: Run) -> None:
         "-S",
         "train.arch=shufflenet_v2_x1_0",
         "-S",
-        "train.epochs=1",
+        "train.finetune.epochs=1",
     )
     shown = json.loads(run("dvc", "exp", "show", "--json"))
     names = [e["name"] for base in shown for e in base.get("experiments") or []]
@@ -108,7 +108,7 @@ def test_an_experiment_by_one_line(clone: Path, run: Run) -> None:
 
     assert names == ["wider"]
     assert "metrics/evaluate.json" in diff
-    assert params["params.yaml"]["train.epochs"] == {"old": 2, "new": 1, "diff": -1}
+    assert params["params.yaml"]["train.finetune.epochs"] == {"old": 2, "new": 1, "diff": -1}
     assert re.search(r"on the test photos\n  (Of \d+ photos wider mends|wider gives)", compared)
     assert "vega" in Path(page.removeprefix("file://")).read_text()
     assert "dvc.yaml" not in run("git", "diff", "--name-only")
@@ -134,7 +134,7 @@ def test_queued_experiments_run_with_pretrained_weights(clone: Path, run: Run) -
                 "-S",
                 "train.method=probe",
                 "-S",
-                f"train.l2={l2}",
+                f"train.probe.l2={l2}",
                 "evaluate",
             )
         run("dvc", "queue", "start")

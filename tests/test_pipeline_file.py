@@ -2,25 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from imports import problems
 
-from meadow.params import SECTIONS, Data, Evaluate, Prepare, Runtime, Train
+from meadow import params
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 BENTO = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
-TYPES = {
-    "data": Data,
-    "prepare": Prepare,
-    "train": Train,
-    "evaluate": Evaluate,
-    "runtime": Runtime,
-}
 
 
 # Modules that a declared folder holds beyond the imports: name -> why that does no harm.
@@ -138,10 +132,25 @@ def test_the_stages_are_the_verbs() -> None:
     assert [f"python -m meadow.{name}" for name in STAGES] == [s["cmd"] for s in STAGES.values()]
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_the_keys_of_a_section_are_the_fields_of_its_type(section: str) -> None:
-    """A key that nothing reads, or a field that has no key, is a mistake."""
-    assert list(PARAMS[section]) == list(TYPES[section].model_fields)
+def test_params_yaml_lists_the_parameters_in_their_order() -> None:
+    """The model's order is that of the file, so that a reader finds one beside the other."""
+    assert dotted(PARAMS) == list(params.all_keys())
+
+
+def dotted(values: dict[str, Any], before: str = "") -> list[str]:
+    """Return the dotted keys of nested values."""
+    keys: list[str] = []
+    for name, value in values.items():
+        key = f"{before}{name}"
+        keys += dotted(value, f"{key}.") if isinstance(value, dict) else [key]
+    return keys
+
+
+def test_train_depends_on_every_parameter_it_reads() -> None:
+    """One that is not listed would change no run; the methods' sections are templated."""
+    shared = [f"train.{name}" for name, value in PARAMS["train"].items() if type(value) is not dict]
+
+    assert STAGES["train"]["params"] == [*shared, "train.${train.method}"]
 
 
 def test_every_parameter_has_a_comment() -> None:

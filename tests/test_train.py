@@ -119,7 +119,7 @@ def test_features_are_computed_once_per_photo_and_network(
     set_params(train={"method": "probe"})
     train.train()
     seen = sum(computed)
-    set_params(train={"l2": 0.1})
+    set_params(train={"probe": {"l2": 0.1}})
     train.train()
 
     assert seen == len([row for row in manifest.load().rows if row.split != "test"])
@@ -247,7 +247,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     prepared_set: Path, set_params: SetParams
 ) -> None:
     """`kill -9` after an epoch; figures and model are those of a run that was never killed."""
-    set_params(train={"epochs": 6, "patience": 9})
+    set_params(train={"finetune": {"epochs": 6, "patience": 9}})
     train.train()
     expected, curves = hashes(), Path("metrics/train/plots/metrics/val/log_loss.tsv").read_text()
     checkpoints = Path("cache/checkpoints")
@@ -270,7 +270,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(
     prepared_set: Path, set_params: SetParams
 ) -> None:
     """The model and metrics.json are those of the epoch with the least val log-loss."""
-    set_params(train={"epochs": 40, "patience": 2, "lr": 0.05})
+    set_params(train={"finetune": {"epochs": 40, "patience": 2, "lr": 0.05}})
     train.train()
     rows = Path("metrics/train/plots/metrics/val/log_loss.tsv").read_text().split()[2:]
     losses = [float(value) for value in rows[1::2]]

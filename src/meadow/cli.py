@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
     each = commands.add_parser("sweep", help="search ranges of params.yaml, resumably")
     each.add_argument(
-        "ranges", nargs="*", metavar="KEY=RANGE", help="such as train.l2=0.003..3:log"
+        "ranges", nargs="*", metavar="KEY=RANGE", help="such as train.probe.l2=0.003..3:log"
     )
     each.add_argument("--file", type=Path, help="ranges from YAML, one `KEY: RANGE` a line")
     each.add_argument("--trials", type=int, default=20, help="those of an earlier start included")
@@ -160,7 +160,7 @@ def _replace_set(make: Callable[[], None]) -> None:
 
 
 def _review(chosen: argparse.Namespace) -> None:
-    folder = Path(params.load("data", params.Data).dir)
+    folder = Path(params.load().data.dir)
     files = discovery.find(folder)
     overrides.decide(folder, files, chosen.path, chosen.decision, chosen.label)
     print(f"{overrides.FILE} has it. Next: `dvc repro`, then `git commit` with {overrides.FILE}.")

@@ -34,9 +34,8 @@ GATE = Path("metrics/gate.json")
 
 def evaluate() -> None:
     """Run the stage."""
-    folder = Path(params.load("data", params.Data).dir)
-    p = params.load("evaluate", params.Evaluate)
-    workers = params.load("runtime", params.Runtime).workers
+    chosen = params.load()
+    folder, p, workers = Path(chosen.data.dir), chosen.evaluate, chosen.runtime.workers
     ready = manifest.load()
     model = Classifier.load()
     rows = ready.split("test")

@@ -35,7 +35,7 @@ TOLERANCE = 1e-6  # of a probability
 
 def package() -> None:
     """Run the stage."""
-    photos = Path(params.load("data", params.Data).dir)
+    photos = Path(params.load().data.dir)
     with tempfile.TemporaryDirectory() as temporary:
         staged = stage(Path(temporary) / "staged")
         version = content_hash(staged)[:12]

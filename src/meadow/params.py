@@ -1,8 +1,9 @@
-"""params.yaml as frozen, typed sections: a key is written there and declared in one class."""
+"""params.yaml as one frozen, typed model: a key is written there and declared in one class."""
 
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -12,19 +13,18 @@ from meadow.errors import MeadowError
 from meadow.pipeline.image import MIN_SIDE
 
 PARAMS = Path("params.yaml")
-SECTIONS = ("data", "prepare", "train", "evaluate", "runtime")
 
 
 class Section(BaseModel):
     """One section of params.yaml. Strict: `epochs: "3"` or `epochs: 2.5` is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Data(Section):
     """Where the photos are; also templated into dvc.yaml, so that `-S data.dir=...` swaps them."""
 
-    dir: str
+    dir: str = Field(min_length=1)
 
 
 class Prepare(Section):
@@ -40,15 +40,15 @@ class Prepare(Section):
     on_bad_photo: Literal["skip", "fail"]
 
 
-class Train(Section):
-    """Section `train`; params.yaml says what each key means."""
+class Probe(Section):
+    """Section `train.probe`: read by this method alone, as each method's section is."""
 
-    method: Literal["probe", "finetune"]
-    arch: str
-    weights: str
-    precision: Literal["float32", "int8"]
-    seed: int = Field(ge=0, lt=2**32)
-    l2: Literal["auto"] | float
+    l2: Literal["auto"] | Annotated[float, Field(ge=0)]
+
+
+class Finetune(Section):
+    """Section `train.finetune`."""
+
     epochs: int = Field(ge=1)
     patience: int = Field(ge=1)
     batch_size: int = Field(ge=16, multiple_of=16)
@@ -58,11 +58,23 @@ class Train(Section):
     augment: float = Field(ge=0, le=1)
 
 
+class Train(Section):
+    """Section `train`: what every method reads, and a section for each method."""
+
+    method: Literal["probe", "finetune"]
+    arch: str = Field(min_length=1)
+    weights: str = Field(min_length=1)
+    precision: Literal["float32", "int8"]
+    seed: int = Field(ge=0, lt=2**32)
+    coverage: float = Field(gt=0.5, lt=1)
+    probe: Probe
+    finetune: Finetune
+
+
 class Evaluate(Section):
-    """Section `evaluate`; params.yaml says what each key means. Train reads `coverage` of it."""
+    """Section `evaluate`; params.yaml says what each key means."""
 
     folds: int = Field(ge=2, le=20)
-    coverage: float = Field(gt=0.5, lt=1)
     min_accuracy: float = Field(ge=0, le=1)
     max_log_loss: float = Field(gt=0)
 
@@ -73,54 +85,99 @@ class Runtime(Section):
     workers: int = Field(ge=0)  # 0: one per core
 
 
-S = TypeVar("S", bound=Section)
+class Params(Section):
+    """All of params.yaml."""
+
+    data: Data
+    prepare: Prepare
+    train: Train
+    evaluate: Evaluate
+    runtime: Runtime
 
 
-def load(section: str, kind: type[S]) -> S:
-    """Read one section of params.yaml in the current folder.
+def all_keys(kind: type[Section] = Params, before: str = "") -> Iterator[str]:
+    """List the dotted keys of a section, such as `train.probe.l2`, in their order."""
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from all_keys(inner, f"{before}{name}.")
+        else:
+            yield before + name
 
-    It is read with ruamel.yaml, as DVC does: YAML 1.2, where `1e-3` is a number.
+
+def load() -> Params:
+    """Read and check params.yaml in the current folder.
 
     Raises:
-        MeadowError: the file or section is missing, a key is unknown, or a value is impossible.
+        MeadowError: the file is missing or is not valid; see `check`.
+
+    """
+    return check(read())
+
+
+def read() -> dict[str, Any]:
+    """Read params.yaml unchecked, with ruamel.yaml as DVC does: YAML 1.2, where `1e-3` is a number.
+
+    Raises:
+        MeadowError: the file is missing, is not YAML, or has no sections.
 
     """
     try:
-        sections = YAML(typ="safe").load(PARAMS)
+        values = YAML(typ="safe").load(PARAMS)
     except FileNotFoundError:
         raise MeadowError(
             f"{PARAMS} is not in {Path.cwd()}. Run this from the folder of the project."
         ) from None
     except YAMLError as error:
         raise MeadowError(f"{PARAMS} is not valid YAML: {error}") from None
-    for name in sections:
-        if name not in SECTIONS:
-            raise MeadowError(_unknown(name, SECTIONS))
-    if not isinstance(sections.get(section), dict):
+    if not isinstance(values, dict):
         raise MeadowError(
-            f"{PARAMS}: section {section!r} is missing; `git diff {PARAMS}` shows what changed."
+            f"{PARAMS} has no sections: it holds {values!r}. It needs"
+            f" {', '.join(Params.model_fields)}; `git checkout {PARAMS}` restores it."
         )
+    return values
+
+
+def check(
+    values: Mapping[str, Any], remedy: str = f"`git diff {PARAMS}` shows what changed."
+) -> Params:
+    """Check values as `read` gives them; `remedy` ends the error.
+
+    Raises:
+        MeadowError: naming each key that is unknown or missing, and each value that is refused.
+
+    """
     try:
-        return kind(**sections[section])
+        return Params.model_validate(values)
     except ValidationError as invalid:
-        raise MeadowError(_explain(section, kind, invalid)) from None
+        problems = list(_problems(invalid))
+    raise MeadowError("\n".join([*problems[:-1], f"{problems[-1]} {remedy}"]))
 
 
-def _explain(section: str, kind: type[Section], invalid: ValidationError) -> str:
-    lines = []
+def _problems(invalid: ValidationError) -> Iterator[str]:
+    refused: dict[str, list[str]] = {}
     for error in invalid.errors():
-        key = ".".join([section, *map(str, error["loc"])])
+        # Pydantic goes on below a key that may be of several types, such as train.probe.l2.
+        key = ".".join(map(str, error["loc"]))
+        key = next((known for known in all_keys() if key.startswith(f"{known}.")), key)
         if error["type"] == "extra_forbidden":
-            valid = [f"{section}.{name}" for name in kind.model_fields]
-            lines.append(_unknown(key, valid))
+            yield _unknown(key)
         elif error["type"] == "missing":
-            lines.append(f"{PARAMS}: {key} is missing.")
+            yield f"{PARAMS}: {key} is missing."
         else:
-            lines.append(f"{PARAMS}: {key}: {error['input']!r} is refused. {error['msg']}.")
-    return "\n".join(lines)
+            start = f"{PARAMS}: {key}: {error['input']!r} is refused; allowed: "
+            allowed = error["msg"].removeprefix("Input should be ")
+            refused.setdefault(start, []).append(allowed)
+    for start, alternatives in refused.items():
+        yield f"{start}{', or '.join(alternatives)}."
 
 
-def _unknown(key: str, valid: list[str] | tuple[str, ...]) -> str:
-    close = get_close_matches(key, valid, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"{PARAMS}: {key} is not a parameter.{hint} Known: {', '.join(valid)}."
+def _unknown(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    siblings = [known for known in all_keys() if known.startswith(f"{section}.")]
+    choices = [*Params.model_fields, *all_keys(), *siblings]
+    by_name = {choice.rpartition(".")[2]: choice for choice in choices}  # a sibling wins
+    close = get_close_matches(name, by_name, n=1)
+    hint = f" Did you mean {by_name[close[0]]}?" if close else ""
+    valid = ", ".join(siblings or Params.model_fields)
+    return f"{PARAMS}: {key} is not a parameter.{hint} Known: {valid}."

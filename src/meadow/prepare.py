@@ -23,7 +23,7 @@ METRICS = Path("metrics/prepare.json")
 
 def prepare() -> None:
     """Run the stage."""
-    p = params.load("prepare", params.Prepare)
+    p = params.load().prepare
     if p.val + p.test >= 1:
         raise MeadowError(f"prepare.val {p.val} + prepare.test {p.test} leave nothing to train on.")
     with atomic.whole(manifest.FOLDER) as out, Spool(out, p.size) as spool:

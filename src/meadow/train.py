@@ -6,7 +6,7 @@ Writes: models/classifier/ (model.onnx, weights.safetensors, model.json), and wi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,8 @@ class Trained:
 
 def train() -> None:
     """Run the stage."""
-    p = params.load("train", params.Train)
-    coverage = params.load("evaluate", params.Evaluate).coverage
-    workers = params.load("runtime", params.Runtime).workers
+    chosen = params.load()
+    p, workers = chosen.train, chosen.runtime.workers
     ready = manifest.load()
     weights = Weights.of(p.weights)
     # Without dvcyaml=None DVCLive would rewrite dvc.yaml.
@@ -59,7 +58,7 @@ def train() -> None:
                 live.log_metric(name, value)
             live.next_step()
 
-        trained = METHODS[p.method](p, ready, weights, coverage, workers, log)
+        trained = METHODS[p.method](p, ready, weights, workers, log)
         for name, value in trained.figures.items():
             group, key = name.split("/")
             live.summary[group][key] = value
@@ -76,7 +75,7 @@ def train() -> None:
             arch=p.arch,
             weights=weights.content,
             precision=p.precision,
-            coverage=coverage,
+            coverage=p.coverage,
             set_threshold=round(trained.set_threshold, 6),
             distance_threshold=round(trained.neighbours.threshold, 6),
             **trained.about,
@@ -86,12 +85,12 @@ def train() -> None:
 
 
 def fit_probe(
-    p: params.Train, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
+    p: params.Train, ready: Prepared, weights: Weights, workers: int, log: Log
 ) -> Trained:
     """Fit a linear head on the frozen features of the train and val photos."""
     backbone, digest = features.backbone(p, weights, ready)
     examples, texture = features.examples(backbone, digest, ready, workers=workers)
-    fitted = probe.fit(examples, None if p.l2 == "auto" else p.l2)
+    fitted = probe.fit(examples, None if p.probe.l2 == "auto" else p.probe.l2)
     for log_loss in fitted.log_loss.values():
         log({"cv/log_loss": log_loss})
     network = onnx_graph.with_head(backbone, fitted.weight, fitted.bias)
@@ -101,17 +100,17 @@ def fit_probe(
         {
             "backbone": digest,
             "l2": fitted.l2,
-            "l2_chosen": p.l2 == "auto",
+            "l2_chosen": p.probe.l2 == "auto",
             "temperature": round(fitted.temperature, 6),
         },
         {"cv/log_loss": fitted.log_loss[fitted.l2]},
-        out_of_distribution.fit(examples.features[:, 0], texture, examples.groups, coverage),
-        conformal.threshold(fitted.held_out, examples.targets, coverage),
+        out_of_distribution.fit(examples.features[:, 0], texture, examples.groups, p.coverage),
+        conformal.threshold(fitted.held_out, examples.targets, p.coverage),
     )
 
 
 def fit_network(
-    p: params.Train, ready: Prepared, weights: Weights, coverage: float, workers: int, log: Log
+    p: params.Train, ready: Prepared, weights: Weights, workers: int, log: Log
 ) -> Trained:
     """Train all layers on the train photos; the val photos choose the epoch."""
     from meadow.training import (  # they import PyTorch, which a probe rarely needs
@@ -125,16 +124,14 @@ def fit_network(
     architectures.exported(
         architectures.WithFeatures(network), size=size, outputs=outs
     )  # or fail now
-    schedule = finetune.Schedule(
-        **{field.name: getattr(p, field.name) for field in fields(finetune.Schedule)}
-    )
-    checkpoint = finetune.checkpoint(p.arch, weights, ready, schedule)
+    checkpoint = finetune.checkpoint(p, weights, ready)
     learned, val = ready.photos("train"), ready.photos("val")
     kept = finetune.finetune(
         network,
         learned,
         val,
-        schedule,
+        p.finetune,
+        p.seed,
         checkpoint=checkpoint,
         workers=workers,
         log=log,
@@ -152,8 +149,8 @@ def fit_network(
         {name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
         {"epoch": kept.epoch, "temperature": round(temperature, 6)},
         kept.figures,
-        out_of_distribution.fit(vectors, texture, groups, coverage),
-        conformal.threshold(probe.softmax(logits / temperature), val.targets, coverage),
+        out_of_distribution.fit(vectors, texture, groups, p.coverage),
+        conformal.threshold(probe.softmax(logits / temperature), val.targets, p.coverage),
     )
 
 

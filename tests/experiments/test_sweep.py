@@ -26,7 +26,7 @@ from meadow.experiments.objective import Metric
 from meadow.experiments.search_space import Ranges, parse
 
 MEADOW = (sys.executable, "-c", "from meadow.cli import main; main()")
-L2 = "train.l2=0.003..3:log"
+L2 = "train.probe.l2=0.003..3:log"
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,16 @@ def test_what_is_no_range_is_refused_with_the_forms(text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "text", "said"),
     [
-        ("train.l22", "1..2", "Did you mean train.l2"),
+        ("train.probe.l22", "1..2", "Did you mean train.probe.l2"),
         ("lr", "1..2", "Known: "),
-        ("train.epochs", "0..3", "train.epochs: 0 is refused"),
-        ("train.batch_size", "16..64", "multiple of 16"),
+        ("train.finetune.epochs", "0..3", "train.finetune.epochs: 0 is refused"),
+        ("train.finetune.batch_size", "16..64", "multiple of 16"),
         ("train.method", "probe,forest", "'forest' is refused"),
         ("prepare.test", "0.1..0.3", "cannot be compared"),
         ("evaluate.folds", "2..9", "cannot be compared"),
+        ("train.coverage", "0.9..0.95", "cannot be compared"),
+        ("train.l2", "1..2", "Did you mean train.probe.l2"),
+        ("train.seed.x", "1..2", "not a parameter"),
     ],
 )
 def test_a_key_or_value_that_a_stage_would_refuse(
@@ -75,9 +78,9 @@ def test_a_key_or_value_that_a_stage_would_refuse(
 def test_ranges_in_a_file_are_those_of_the_command_line(project: Path) -> None:
     """`key: range`, one a line; a form that is not this one is named."""
     file = project / "sweep.yaml"
-    file.write_text("train.l2: 0.003..3:log\ntrain.seed: 3\n")
+    file.write_text("train.probe.l2: 0.003..3:log\ntrain.seed: 3\n")
 
-    assert search_space.from_file(file) == {"train.l2": "0.003..3:log", "train.seed": "3"}
+    assert search_space.from_file(file) == {"train.probe.l2": "0.003..3:log", "train.seed": "3"}
     file.write_text("train: {l2: 3}\n")
     with pytest.raises(MeadowError, match="one range a line"):
         search_space.from_file(file)
@@ -169,7 +172,7 @@ def test_a_killed_sweep_loses_the_running_trials_alone(clone: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_ends_what_runs_and_says_how_to_go_on(clone: Path) -> None:
     """No stage goes on in the background."""
-    command = [*MEADOW, "sweep", "train.l2=0.01..1", "--trials", "4"]
+    command = [*MEADOW, "sweep", "train.probe.l2=0.01..1", "--trials", "4"]
     process = subprocess.Popen(
         command, cwd=clone, env=surroundings(clone), stdout=subprocess.PIPE, text=True
     )
@@ -205,7 +208,7 @@ def test_the_queue_is_waited_for_and_a_failure_is_tried_once_more(clone: Path) -
     """With the log of what fails twice."""
     run = runner(clone)
     queued = ("dvc", "exp", "run", "--queue", "evaluate", "-n")
-    run(*queued, "fine", "-S", "train.l2=0.7")
+    run(*queued, "fine", "-S", "train.probe.l2=0.7")
     run(*queued, "wrong", "-S", "train.arch=nope")
     done = attempt(clone, *MEADOW, "queue")
 
@@ -221,7 +224,14 @@ def test_the_queue_is_waited_for_and_a_failure_is_tried_once_more(clone: Path) -
 def test_a_task_whose_worker_was_killed_is_not_lost(clone: Path) -> None:
     """`kill -9` of worker and stage; DVC would call the task running for ever."""
     run = runner(clone)
-    slow = ("-S", "train.method=finetune", "-S", "train.epochs=40", "-S", "train.patience=40")
+    slow = (
+        "-S",
+        "train.method=finetune",
+        "-S",
+        "train.finetune.epochs=40",
+        "-S",
+        "train.finetune.patience=40",
+    )
     run("dvc", "exp", "run", "--queue", "evaluate", "-n", "orphan", *slow)
     with subprocess.Popen(
         [*MEADOW, "queue"], cwd=clone, env=surroundings(clone), stdout=subprocess.PIPE, text=True
@@ -246,7 +256,7 @@ def test_a_task_whose_worker_was_killed_is_not_lost(clone: Path) -> None:
 def test_a_sweep_over_finetune_is_judged_by_val(clone: Path) -> None:
     """By the figures of the epoch that each trial kept."""
     before = experiments(clone)
-    learning = ("train.method=finetune", "train.lr=1e-5,1e-3")
+    learning = ("train.method=finetune", "train.finetune.lr=1e-5,1e-3")
     said = runner(clone)(*MEADOW, "sweep", *learning, "--trials", "2")
     trials = experiments(clone, "metrics/train/metrics.json")
     best = min(trials.keys() - before, key=lambda name: trials[name]["val"]["log_loss"])

@@ -6,13 +6,15 @@ import pytest
 
 BUSY = """
 import torch
-from meadow import features, params, prepared, prepare
-from meadow.pretrained import Weights
+from meadow import params, prepare
+from meadow.pipeline import manifest
+from meadow.training import features
+from meadow.training.weights import Weights
 
 prepare.prepare()
 torch.nn.Conv2d(3, 64, 3)(torch.zeros(16, 3, 64, 64)).sum().backward()
-p = params.load("train", params.Train)
-print(features.backbone(p, Weights.of(p.weights), prepared.load())[0].name)
+p = params.load().train
+print(features.backbone(p, Weights.of(p.weights), manifest.load())[0].name)
 """
 
 

@@ -12,7 +12,7 @@ from meadow.storage import dvc_git
 NEXT = """
 Next
   make serve                               the service on http://localhost:3000, its docs at /docs
-  dvc exp run -S train.lr=1e-3             try another value; `dvc exp show` compares
+  dvc exp run -S train.finetune.lr=1e-3    try another value; `dvc exp show` compares
   meadow data import DIR                   your own photos, one folder per class; then
   meadow recipe probe && dvc repro         a pretrained network on them"""
 

@@ -129,8 +129,8 @@ def survey(
         MeadowError: there is no set, or an override is wrong.
 
     """
-    folder = Path(params.load("data", params.Data).dir)
-    workers = params.load("runtime", params.Runtime).workers
+    chosen = params.load()
+    folder, workers = Path(chosen.data.dir), chosen.runtime.workers
     preprocessing = Preprocessing(p.size, p.resize)
     files = discovery.find(folder)
     taken, dropped = overrides.apply(folder, files)

@@ -2,6 +2,7 @@
 
 import difflib
 import io
+from collections.abc import Mapping, MutableMapping
 from importlib.resources import files
 from typing import Any
 
@@ -19,8 +20,8 @@ def names() -> list[str]:
     return sorted(file.name[:-5] for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
 
 
-def read(name: str) -> dict[str, dict[str, Any]]:
-    """Read a recipe: values by section and key.
+def read(name: str) -> dict[str, Any]:
+    """Read a recipe: values as they are nested in params.yaml.
 
     Raises:
         MeadowError: there is no such recipe.
@@ -28,20 +29,18 @@ def read(name: str) -> dict[str, dict[str, Any]]:
     """
     if name not in names():
         raise MeadowError(f"there is no recipe {name!r}. There are: {', '.join(names())}.")
-    values: dict[str, dict[str, Any]] = YAML(typ="safe").load((FOLDER / f"{name}.yaml").read_text())
+    values: dict[str, Any] = YAML(typ="safe").load((FOLDER / f"{name}.yaml").read_text())
     return values
 
 
-def set_params(values: dict[str, dict[str, Any]]) -> str:
+def set_params(values: Mapping[str, Any]) -> str:
     """Write values into params.yaml, which keeps its comments; return the diff."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000
     before = PARAMS.read_text("utf-8")
     params = yaml.load(before)
-    for section, keys in values.items():
-        for key, value in keys.items():
-            params[section][key] = value
+    _merge(params, values)
     text = io.StringIO()
     yaml.dump(params, text)
     after = text.getvalue()
@@ -56,3 +55,11 @@ def set_params(values: dict[str, dict[str, Any]]) -> str:
             n=0,
         )
     )
+
+
+def _merge(params: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _merge(params[key], value)
+        else:
+            params[key] = value

@@ -1,8 +1,9 @@
-"""Ranges of parameters that a sweep may try, as one writes them: `train.l2=0.003..3:log`."""
+"""Ranges of parameters that a sweep may try, such as `train.probe.l2=0.003..3:log`."""
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
+from functools import reduce
+from operator import attrgetter, getitem
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,16 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from meadow import params
 from meadow.errors import MeadowError
-from meadow.params import PARAMS
 
 # Other sections decide nothing, or which photos are judged and how: figures of trials that differ
-# in them cannot be compared. Likewise these keys of prepare.
-SWEPT = ("prepare", "train")
-JUDGES = {"prepare.val", "prepare.test", "prepare.seed"}
+# in them cannot be compared. Likewise these keys.
+UNSWEPT = ("data.", "evaluate.", "runtime.")
+JUDGES = {"prepare.val", "prepare.test", "prepare.seed", "train.coverage"}
 FORMS = "Write LOW..HIGH, LOW..HIGH:log, or VALUE,VALUE"
 
 
@@ -33,12 +32,12 @@ class Ranges:
 
     Attributes:
         distributions: Optuna's word for each range.
-        current: the sections of params.yaml.
+        current: params.yaml.
 
     """
 
     distributions: dict[str, BaseDistribution]
-    current: dict[str, dict[str, Any]]
+    current: params.Params
 
     @classmethod
     def read(cls, texts: dict[str, str]) -> "Ranges":
@@ -49,39 +48,32 @@ class Ranges:
 
         """
         if not texts:
-            raise MeadowError(f"there is no range. {FORMS}, such as train.l2=0.003..3:log.")
-        current = YAML(typ="safe").load(PARAMS)
-        known = [f"{name}.{key}" for name in SWEPT for key in current[name]]
-        known = [key for key in known if key not in JUDGES]
-        found = {}
+            raise MeadowError(f"there is no range. {FORMS}, such as train.probe.l2=0.003..3:log.")
+        current = params.load()
+        distributions = {}
         for key, text in texts.items():
-            if key in JUDGES or key.partition(".")[0] in {*current} - {*SWEPT}:
+            if key in JUDGES or key.startswith(UNSWEPT):
                 raise MeadowError(
                     f"{key} cannot be swept: figures of trials that differ in it cannot be"
                     " compared. Change params.yaml, run `dvc repro`, and commit."
                 )
-            if key not in known:
-                close = get_close_matches(key, known, n=1)
-                hint = f" Did you mean {close[0]}?" if close else ""
-                raise MeadowError(f"{key} is not a parameter.{hint} Known: {', '.join(known)}.")
-            found[key] = parse(key, text)
-            for value in _samples(found[key]):
+            distributions[key] = parse(key, text)
+            for value in _samples(distributions[key]):
                 _check(current, key, value)
-        return cls(found, current)
+        return cls(distributions, current)
 
     def values(self, key: str) -> set[Any]:
         """Return the values that a key without a wide range may have."""
-        section, name = key.split(".")
         choice = self.distributions.get(key)
         return (
             {*choice.choices}
             if isinstance(choice, CategoricalDistribution)
-            else {self.current[section][name]}
+            else {attrgetter(key)(self.current)}
         )
 
 
 def from_file(path: Path) -> dict[str, str]:
-    """Read ranges from a YAML file: `train.l2: 0.003..3:log` on each line.
+    """Read ranges from a YAML file: `train.probe.l2: 0.003..3:log` on each line.
 
     Raises:
         MeadowError: there is no such file, or it is of another form.
@@ -92,7 +84,9 @@ def from_file(path: Path) -> dict[str, str]:
     except (OSError, YAMLError) as error:
         raise MeadowError(f"{path} cannot be read: {error}") from None
     if not isinstance(texts, dict) or any(isinstance(t, dict | list) for t in texts.values()):
-        raise MeadowError(f"{path}: write one range a line, such as `train.l2: 0.003..3:log`.")
+        raise MeadowError(
+            f"{path}: write one range a line, such as `train.probe.l2: 0.003..3:log`."
+        )
     return {str(key): str(text) for key, text in texts.items()}
 
 
@@ -137,13 +131,8 @@ def _samples(choice: BaseDistribution) -> list[Any]:
     return [choice.low, choice.high]
 
 
-def _check(current: dict[str, dict[str, Any]], key: str, value: Any) -> None:
-    section, name = key.split(".")
-    kind = params.Prepare if section == "prepare" else params.Train
-    try:
-        kind(**{**current[section], name: value})
-    except ValidationError as invalid:
-        said = invalid.errors()[0]["msg"]
-        raise MeadowError(
-            f"{key}: {value!r} is refused. {said}. Choose other ends, or list values."
-        ) from None
+def _check(current: params.Params, key: str, value: Any) -> None:
+    values = current.model_dump()
+    *sections, name = key.split(".") if key in params.all_keys() else [key]
+    reduce(getitem, sections, values)[name] = value
+    params.check(values, "Choose other ends, or list values.")

@@ -65,7 +65,7 @@ class PhotoSet:
             MeadowError: there is no set, or an override is wrong.
 
         """
-        seen = survey(params.load("prepare", params.Prepare))
+        seen = survey(params.load().prepare)
         return cls(
             folder=seen.folder,
             found=len(seen.files),

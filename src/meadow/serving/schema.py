@@ -19,7 +19,7 @@ class Model(BaseModel):
 class Prediction(BaseModel):
     """The answer to one photo; the probabilities are calibrated and sum to 1.
 
-    `prediction_set` holds the true class of 95 % (evaluate.coverage) of photos like those that were
+    `prediction_set` holds the true class of 95 % (train.coverage) of photos like those that were
     learned from: one name where the answer is sure, several or none where it is not. A photo that
     is not `in_distribution` shows something else.
     """

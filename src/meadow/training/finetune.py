@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from meadow.errors import MeadowError
+from meadow.params import Finetune, Train
 from meadow.pipeline import atomic, cache
 from meadow.pipeline.manifest import Photos, Prepared
 from meadow.pipeline.parallel import cores
@@ -24,20 +25,6 @@ from meadow.training.weights import Weights
 CODE = ("finetune", "data_parallel", "architectures")  # a run of other code is another run
 WARMUP = 0.1  # share of the steps in which the learning rate rises
 Log = Callable[[dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How to train; params.yaml says of the key of the same name what each means."""
-
-    epochs: int
-    patience: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    label_smoothing: float
-    augment: float
-    seed: int
 
 
 @dataclass
@@ -72,7 +59,8 @@ def finetune(
     network: nn.Module,
     train: Photos,
     val: Photos,
-    schedule: Schedule,
+    p: Finetune,
+    seed: int,
     *,
     checkpoint: Path,
     workers: int,
@@ -84,13 +72,14 @@ def finetune(
         network: gives logits; trained in place.
         train: the photos to learn from.
         val: the photos to choose the epoch by.
-        schedule: how.
+        p: how; params.yaml says what each key means.
+        seed: of the order and of augmentation.
         checkpoint: written after each epoch; a run that finds it goes on from there.
         workers: threads; see `parallel.cores`.
         log: gets the figures of each epoch, on a resume also those of the epochs before.
 
     """
-    optimizer = _optimizer(network, schedule)
+    optimizer = _optimizer(network, p)
     state = State([], 0, {}, {}, {})
     if checkpoint.exists():
         state = State(**torch.load(checkpoint, weights_only=True))
@@ -101,13 +90,11 @@ def finetune(
     team = Team(network, cores(workers))
     targets = torch.from_numpy(val.targets)
     start = len(state.history)
-    epochs = tqdm(
-        range(start, schedule.epochs), "finetune", schedule.epochs, initial=start, disable=None
-    )
+    epochs = tqdm(range(start, p.epochs), "finetune", p.epochs, initial=start, disable=None)
     for epoch in epochs:
-        if epoch - state.best > schedule.patience:
+        if epoch - state.best > p.patience:
             break
-        loss = _epoch(team, optimizer, train, schedule, epoch)
+        loss = _epoch(team, optimizer, train, p, seed, epoch)
         logits = team.outputs(len(targets), lambda net, part: net(_pixels(val, part)))
         figures = {
             "train/log_loss": loss,
@@ -115,7 +102,9 @@ def finetune(
             "val/accuracy": float((logits.argmax(1) == targets).double().mean()),
         }
         if not all(map(math.isfinite, figures.values())):
-            raise MeadowError(f"epoch {epoch}: the loss is no number any more. Lower train.lr.")
+            raise MeadowError(
+                f"epoch {epoch}: the loss is not finite at train.finetune.lr {p.lr}. Lower it."
+            )
         log(figures)
         epochs.set_postfix(figures)
         weights = {name: value.clone() for name, value in network.state_dict().items()}
@@ -129,31 +118,36 @@ def finetune(
     return Kept(state.best, state.history[state.best])
 
 
-def checkpoint(arch: str, weights: Weights, ready: Prepared, schedule: Schedule) -> Path:
+def checkpoint(p: Train, weights: Weights, ready: Prepared) -> Path:
     """Return the file for the state of a run; its name is the content of all that decides it."""
     photos = [(row.pixels, row.label, row.split) for row in ready.rows if row.split != "test"]
     here = Path(__file__)
     code = [here.with_name(f"{name}.py").read_text("utf-8") for name in CODE]
-    key = repr((arch, weights.content, photos, schedule, code, torch.__version__))
+    key = repr((p.arch, weights.content, photos, p.finetune, p.seed, code, torch.__version__))
     return cache.folder("checkpoints") / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
 
 
 def _epoch(
-    team: Team, optimizer: torch.optim.Optimizer, train: Photos, schedule: Schedule, epoch: int
+    team: Team,
+    optimizer: torch.optim.Optimizer,
+    train: Photos,
+    p: Finetune,
+    seed: int,
+    epoch: int,
 ) -> float:
     """Train for one epoch; return the mean loss."""
     n = len(train.targets)
-    steps = -(-n // schedule.batch_size)
+    steps = -(-n // p.batch_size)
     # All draws of an epoch are made here, so that they depend on nothing but seed and epoch.
-    rng = np.random.default_rng([schedule.seed, epoch])
+    rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(n)
-    warps = _warps(rng, n, schedule.augment)
+    warps = _warps(rng, n, p.augment)
     total = 0.0
     for step in range(steps):
         rows = order[n * step // steps : n * (step + 1) // steps]
-        done = (epoch + step / steps) / schedule.epochs
+        done = (epoch + step / steps) / p.epochs
         for group in optimizer.param_groups:
-            group["lr"] = schedule.lr * _rate(done)
+            group["lr"] = p.lr * _rate(done)
 
         def loss(net: nn.Module, part: slice, rows: NDArray[np.int64] = rows) -> Tensor:
             pixels = _warped(_pixels(train, rows[part]), warps[rows[part]])
@@ -161,11 +155,11 @@ def _epoch(
                 net(pixels),
                 torch.from_numpy(train.targets[rows[part]]),
                 reduction="sum",
-                label_smoothing=schedule.label_smoothing,
+                label_smoothing=p.label_smoothing,
             )
 
-        seed = schedule.seed + (epoch * steps + step) * 1000
-        total += team.backward(len(rows), loss, seed) * len(rows)
+        drops = seed + (epoch * steps + step) * 1000
+        total += team.backward(len(rows), loss, drops) * len(rows)
         optimizer.step()
     return total / n
 
@@ -177,15 +171,15 @@ def _rate(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP)))
 
 
-def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, p: Finetune) -> torch.optim.Optimizer:
     """AdamW; biases and normalisation layers are not decayed."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
+    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
+    others = [weight for weight in network.parameters() if weight.ndim <= 1]
     groups = [
-        {"params": decayed, "weight_decay": schedule.weight_decay},
+        {"params": decayed, "weight_decay": p.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=schedule.lr)
+    return torch.optim.AdamW(groups, lr=p.lr)
 
 
 def _pixels(photos: Photos, rows: slice | NDArray[np.int64]) -> Tensor:
