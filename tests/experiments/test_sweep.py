@@ -1,13 +1,11 @@
 """Sweeps: what a range is, what may be selected on, and that no ended trial is ever lost."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +127,7 @@ def experiments(clone: Path, file: str = "metrics/evaluate.json") -> dict[str, d
 
 @pytest.mark.slow
 def test_a_killed_sweep_loses_the_running_trials_alone(clone: Path) -> None:
-    """The same command goes on; what it made can be shown and applied; the workspace stays."""
+    """The The same command goes on; what it made can be shown and applied; the workspace stays."""
     run = runner(clone)
     command = [*MEADOW, "sweep", L2, "--trials", "6"]
     killed = subprocess.Popen(
@@ -185,7 +183,7 @@ def test_ctrl_c_ends_what_runs_and_says_how_to_go_on(clone: Path) -> None:
     said, _ = process.communicate(timeout=20)
 
     assert process.returncode == 130
-    assert "same command goes on" in said
+    assert "The same command goes on" in said
     assert not list((clone / ".dvc/tmp/sweeps").glob("*/clone-*"))
 
 
@@ -204,55 +202,6 @@ def test_a_trial_that_fails_is_told_and_the_sweep_goes_on(clone: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_queue_is_waited_for_and_a_failure_is_tried_once_more(clone: Path) -> None:
-    """With the log of what fails twice."""
-    run = runner(clone)
-    queued = ("dvc", "exp", "run", "--queue", "evaluate", "-n")
-    run(*queued, "fine", "-S", "train.probe.l2=0.7")
-    run(*queued, "wrong", "-S", "train.arch=nope")
-    done = attempt(clone, *MEADOW, "queue")
-
-    assert done.returncode == 1
-    assert done.stdout.count("wrong failed and is tried once more") == 1
-    assert "is not a classification model" in done.stdout
-    assert "wrong" in done.stderr
-    assert "fine" in experiments(clone)
-    run("dvc", "queue", "remove", "--failed")
-
-
-@pytest.mark.slow
-def test_a_task_whose_worker_was_killed_is_not_lost(clone: Path) -> None:
-    """`kill -9` of worker and stage; DVC would call the task running for ever."""
-    run = runner(clone)
-    slow = (
-        "-S",
-        "train.method=finetune",
-        "-S",
-        "train.finetune.epochs=40",
-        "-S",
-        "train.finetune.patience=40",
-    )
-    run("dvc", "exp", "run", "--queue", "evaluate", "-n", "orphan", *slow)
-    with subprocess.Popen(
-        [*MEADOW, "queue"], cwd=clone, env=surroundings(clone), stdout=subprocess.PIPE, text=True
-    ) as waiting:
-        assert waiting.stdout
-        while "orphan runs" not in waiting.stdout.readline():
-            assert waiting.poll() is None
-        while not processes(clone, "meadow.train"):
-            time.sleep(0.05)
-        waiting.kill()
-    for word in ("dvc", "meadow."):  # the worker, what it has started, and its stage
-        for process in processes(clone, word):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-    resumed = run(*MEADOW, "queue")
-
-    assert "orphan failed and is tried once more" in resumed
-    assert "orphan" in experiments(clone)
-
-
-@pytest.mark.slow
 def test_a_sweep_over_finetune_is_judged_by_val(clone: Path) -> None:
     """By the figures of the epoch that each trial kept."""
     before = experiments(clone)
@@ -264,14 +213,3 @@ def test_a_sweep_over_finetune_is_judged_by_val(clone: Path) -> None:
     assert len(trials) == len(before) + 2
     assert f"dvc exp apply {best}" in said
     assert "--sort-by metrics/train/metrics.json:val.log_loss" in said
-
-
-def processes(folder: Path, word: str) -> list[int]:
-    """Return the processes in a folder, or below it, that have a word in their command line."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            inside = (process / "cwd").readlink().is_relative_to(folder)
-            if inside and word.encode() in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-    return found
