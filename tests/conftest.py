@@ -41,6 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MEADOW_CACHE", str(tmp_path / "cache"))
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / "models/pretrained").mkdir(parents=True)
+    (tmp_path / ".dvc").mkdir()  # where `meadow` finds the root of the project
     return tmp_path
 
 

@@ -1,9 +1,9 @@
-"""The command `meadow`: photo sets, labels, weights, recipes, the demo. Stages are run by DVC."""
+"""The command `meadow`: photos, weights, experiments, the remote. DVC runs the stages."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import chdir, nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -15,154 +15,180 @@ from meadow.experiments import recipes
 from meadow.storage import dvc_git
 from meadow.training.weights import Weights
 
-RAW = Path("data/raw")
+Command = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; a mistake that the user can mend ends with one line and status 1."""
-    chosen = _parser().parse_args(arguments)
-    run(lambda: chosen.command(chosen))
+    """Run a command at the root of the project, from wherever in the project it was given.
+
+    The root is the folder that holds `.dvc`, as for DVC. Paths that the user gives are as from the
+    current folder.
+    """
+    run(lambda: _main(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _main(arguments: Sequence[str] | None) -> None:
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
+    prefix = here.relative_to(root) if root else Path()
+    chosen = _parser(prefix).parse_args(arguments)
+    chosen.prefix, chosen.root = prefix, root or here
+    if not root and not chosen.anywhere:
+        raise MeadowError(
+            f"{here} is in no project: neither it nor a folder above has .dvc. Go to your clone of"
+            " Meadow, then run this again."
+        )
+    with nullcontext() if chosen.anywhere else chdir(chosen.root):
+        chosen.command(chosen)
+
+
+def _parser(prefix: Path) -> argparse.ArgumentParser:
+    """Describe all commands; `prefix` leads from the project's root to the current folder."""
+    path = prefix.joinpath
     parser = argparse.ArgumentParser(
         "meadow", description="A folder of labelled photos becomes a served classifier."
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add = _group(parser)
+    data = _group(add("data", None, "put a photo set into data.dir and track it; look at it"))
+    command = data("demo", _data_demo, "drawn by program: 400 dandelions and lawns")
+    command.add_argument("--count", type=int, default=400, help="number of photos")
+    command = data("dandelion-grass", _data_dandelion_grass, "the real set: 400 web photos")
+    command.add_argument("--from", dest="source", type=path, metavar="DIR", help="a copy at hand")
+    command = data("import", _data_import, "your own: a folder or zip, one folder per class")
+    command.add_argument("source", type=path, metavar="DIR|ZIP")
+    report = _call("reporting.dataset_report:data_report", "html")
+    command = data("report", report, "a page about the set: what is in it, and what is odd")
+    command.add_argument("--html", type=path, default="data-report.html", metavar="FILE")
 
-    data = commands.add_parser("data", help=f"put a photo set into {RAW} and track it; look at it")
-    sets = data.add_subparsers(title="sets", required=True, metavar="SET")
-    each = sets.add_parser("demo", help="drawn by program: 400 dandelions and lawns")
-    each.add_argument("--count", type=int, default=400, help="number of photos")
-    each.set_defaults(command=_data_demo)
-    each = sets.add_parser("dandelion-grass", help="the real set: 400 photos from the web")
-    each.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a copy at hand")
-    each.set_defaults(command=_data_dandelion_grass)
-    each = sets.add_parser("import", help="your own: a folder or zip with one folder per class")
-    each.add_argument("source", type=Path, metavar="DIR|ZIP")
-    each.set_defaults(command=_data_import)
-
-    each = sets.add_parser("report", help="a page about the set: what is in it, and what is odd")
-    each.add_argument("--html", type=Path, default="data-report.html", metavar="FILE")
-    each.set_defaults(command=_data_report)
-
-    each = commands.add_parser("review", help="decide on a photo with a doubtful label")
-    each.add_argument("path", metavar="PHOTO", help="as in reports/review.csv, or as from here")
-    decisions = each.add_subparsers(title="decisions", required=True, dest="decision")
-    drop = decisions.add_parser("drop", help="leave the photo out of the set")
-    drop.set_defaults(command=_review, label="")
-    relabel = decisions.add_parser("relabel", help="give it another class")
+    command = add("review", None, "decide on a photo with a doubtful label")
+    command.add_argument("path", metavar="PHOTO", help="as in reports/review.csv, or as from here")
+    decide = _group(command, required=True)
+    drop = decide("drop", _review, "leave the photo out of the set")
+    drop.set_defaults(decision="drop", label="")
+    relabel = decide("relabel", _review, "give it another class")
+    relabel.set_defaults(decision="relabel")
     relabel.add_argument("label", metavar="CLASS")
-    relabel.set_defaults(command=_review)
 
-    each = commands.add_parser("weights", help="take a state_dict as pretrained weights")
-    each.add_argument("file", type=Path)
-    each.set_defaults(command=_weights)
+    command = add("weights", _weights, "take a state_dict as pretrained weights")
+    command.add_argument("file", type=path)
+    command = add("recipe", _recipe, "write a recipe's values into params.yaml")
+    command.add_argument("name", choices=recipes.names())
 
-    each = commands.add_parser("recipe", help="write a recipe's values into params.yaml")
-    each.add_argument("name", choices=recipes.names())
-    each.set_defaults(command=_recipe)
-
-    each = commands.add_parser("sweep", help="search ranges of params.yaml, resumably")
-    each.add_argument(
-        "ranges", nargs="*", metavar="KEY=RANGE", help="such as train.probe.l2=0.003..3:log"
+    sweep = _call("experiments.sweep:sweep", "ranges", "file", "trials", "metric")
+    command = add("sweep", sweep, "search ranges of params.yaml, resumably")
+    command.add_argument(
+        "ranges", nargs="*", metavar="KEY=RANGE", help="train.probe.l2=0.003..3:log"
     )
-    each.add_argument("--file", type=Path, help="ranges from YAML, one `KEY: RANGE` a line")
-    each.add_argument("--trials", type=int, default=20, help="those of an earlier start included")
-    each.add_argument("--metric", help="such as cv_accuracy; never one of the test photos")
-    each.set_defaults(command=_sweep)
-    each = commands.add_parser("queue", help="run what `dvc exp run --queue` has queued, and wait")
-    each.set_defaults(command=_lazily("experiments.queue", "run"))
-    each = commands.add_parser("compare", help="what differs between versions, photo by photo")
-    each.add_argument(
-        "revisions", nargs="*", metavar="VERSION",
+    command.add_argument("--file", type=path, help="ranges from YAML, one `KEY: RANGE` a line")
+    command.add_argument("--trials", type=int, default=20, help="an earlier start's included")
+    command.add_argument("--metric", help="such as cv_accuracy; never one of the test photos")
+
+    compare = _call("experiments.compare:compare", "versions", "html", "format")
+    command = add("compare", compare, "what differs between versions, photo by photo")
+    command.add_argument(
+        "versions", nargs="*", metavar="VERSION",
         help="commit, tag, branch, experiment or `workspace`; the first is the baseline; one alone"
         " is compared with the workspace",
     )  # fmt: skip
-    each.add_argument("--html", type=Path, metavar="FILE", help="write a page with the photos")
-    forms = each.add_mutually_exclusive_group()
-    for form, whom in (("markdown", "a pull request"), ("json", "a script")):
-        forms.add_argument(
-            f"--{form}", dest="form", action="store_const", const=form, default="terminal",
-            help=f"print it for {whom}",
+    command.add_argument("--html", type=path, metavar="FILE", help="write a page with the photos")
+    formats = command.add_mutually_exclusive_group()
+    for name, reader in (("markdown", "a pull request"), ("json", "a script")):
+        formats.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, default="terminal",
+            help=f"print it for {reader}",
         )  # fmt: skip
-    each.set_defaults(command=_compare)
-    each = commands.add_parser("release", help="have the gate compare others with this model")
-    each.set_defaults(command=_lazily("experiments.release", "release"))
-    each = commands.add_parser("share", help="push all that a colleague needs to the remote")
-    each.set_defaults(command=_lazily("storage.sharing", "share"))
-    each = commands.add_parser("verify", help="prove that a clone gets it all back")
-    each.set_defaults(command=_lazily("storage.sharing", "verify"))
-    each = commands.add_parser("doctor", help="check Git, packages, keys, cache, disk and remote")
-    each.set_defaults(command=_lazily("commands.doctor", "doctor"))
 
-    server = commands.add_parser("minio", help="a MinIO server of one's own as the remote")
-    deeds = server.add_subparsers(title="deeds", required=True, metavar="start|stop")
-    each = deeds.add_parser("start", help="on the loopback, with random keys; makes the bucket")
-    each.set_defaults(command=_lazily("storage.minio_server", "start"))
-    each = deeds.add_parser("stop", help="its data stay")
-    each.set_defaults(command=_lazily("storage.minio_server", "stop"))
+    release = _call("experiments.release:release")
+    add("release", release, "have the gate compare others with this model")
+    add("share", _call("storage.sharing:share"), "push all that a colleague needs to the remote")
+    add("verify", _call("storage.sharing:verify"), "prove that a clone gets it all back")
+    doctor = _call("commands.doctor:doctor")
+    add("doctor", doctor, "check Git, packages, keys, cache, disk and remote")
+    minio = _group(add("minio", None, "a MinIO server of one's own as the remote"))
+    start, stop = _call("storage.minio_server:start"), _call("storage.minio_server:stop")
+    minio("start", start, "on the loopback, with random keys; makes the bucket")
+    minio("stop", stop, "its data stay")
 
-    each = commands.add_parser("predict", help="classify photos")
-    each.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, 'patterns/**'")
-    each.add_argument("--url", help="of a running service; else the model in models/classifier")
-    each.add_argument("--json", action="store_true", help="one JSON object a line")
-    each.set_defaults(command=_predict)
-    each = commands.add_parser("demo", help="photos, pipeline, service, one answer")
-    each.set_defaults(command=_demo)
+    command = add("predict", _predict, "classify photos")
+    command.set_defaults(anywhere=True)
+    command.add_argument("photos", nargs="+", metavar="PHOTO", help="files, folders, 'patterns/**'")
+    command.add_argument("--url", help="of a running service; else the model in models/classifier")
+    command.add_argument("--json", action="store_true", help="one JSON object a line")
+    add("demo", _demo, "photos, pipeline, service, one answer")
     return parser
 
 
-def _lazily(module: str, verb: str) -> Callable[[argparse.Namespace], None]:
-    """Return a command that imports its module, and with it DVC, only when it runs: 0.5 s."""
+def _group(
+    parser: argparse.ArgumentParser, *, required: bool = False
+) -> Callable[[str, Command | None, str], argparse.ArgumentParser]:
+    """Return a function that adds a command to a parser, which alone prints its help."""
+    parser.set_defaults(command=lambda _: parser.print_help(), anywhere=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=required)
 
-    def command(_: argparse.Namespace) -> None:
-        getattr(import_module(f"meadow.{module}"), verb)()
+    def add(name: str, command: Command | None, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command, anywhere=False)
+        return added
+
+    return add
+
+
+def _call(function: str, *names: str) -> Command:
+    """Return a command that calls `module:function` with these arguments of the command line.
+
+    The module, and DVC or NumPy with it, is imported only then: that saves up to 0.5 s.
+    """
+    module, _, name = function.partition(":")
+
+    def command(chosen: argparse.Namespace) -> None:
+        values = [getattr(chosen, argument) for argument in names]
+        getattr(import_module(f"meadow.{module}"), name)(*values)
 
     return command
+
+
+def _set() -> Path:
+    """Return the folder of the photos."""
+    return Path(params.load().data.dir)
 
 
 def _data_demo(chosen: argparse.Namespace) -> None:
     from meadow.commands import demo  # with Pillow and httpx: 0.1 s
 
-    _replace_set(lambda: demo.draw(RAW, chosen.count))
+    _replace_set(lambda folder: demo.draw(folder, chosen.count))
 
 
 def _data_dandelion_grass(chosen: argparse.Namespace) -> None:
     from meadow.commands import dandelion_grass  # with pooch and requests: 0.1 s
 
-    _replace_set(lambda: dandelion_grass.fetch(RAW, chosen.source))
+    _replace_set(lambda folder: dandelion_grass.fetch(folder, chosen.source))
 
 
 def _data_import(chosen: argparse.Namespace) -> None:
-    if chosen.source.resolve().is_relative_to(RAW.resolve()):
-        raise MeadowError(f"{chosen.source} is the set itself. Track its changes: `dvc add {RAW}`.")
-    _replace_set(lambda: importing.import_set(chosen.source, RAW))
+    folder = _set()
+    if chosen.source.resolve().is_relative_to(folder.resolve()):
+        raise MeadowError(
+            f"{chosen.source} is the set itself. Track its changes: `dvc add {folder}`."
+        )
+    _replace_set(lambda folder: importing.import_set(chosen.source, folder))
 
 
-def _demo(_: argparse.Namespace) -> None:
-    from meadow.commands import demo
-
-    demo.demo(RAW)
-
-
-def _data_report(chosen: argparse.Namespace) -> None:
-    from meadow.reporting import dataset_report  # with NumPy: 0.2 s
-
-    dataset_report.data_report(chosen.html)
-
-
-def _replace_set(make: Callable[[], None]) -> None:
-    dvc_git.refuse_untracked(RAW)
-    make()
-    dvc_git.track(RAW)
-    print(f"{RAW} is tracked by {RAW}.dvc. Next: `dvc repro`, then `git add -A && git commit`.")
+def _replace_set(make: Callable[[Path], None]) -> None:
+    folder = _set()
+    dvc_git.refuse_untracked(folder)
+    make(folder)
+    dvc_git.track(folder)
+    print(
+        f"{folder} is tracked by {folder}.dvc. Next: `dvc repro`, then `git add -A && git commit`."
+    )
 
 
 def _review(chosen: argparse.Namespace) -> None:
-    folder = Path(params.load().data.dir)
+    folder = _set()
     files = discovery.find(folder)
-    overrides.decide(folder, files, chosen.path, chosen.decision, chosen.label)
+    here = chosen.prefix / chosen.path
+    path = here if here.exists() else chosen.path
+    overrides.decide(folder, files, str(path), chosen.decision, chosen.label)
     print(f"{overrides.FILE} has it. Next: `dvc repro`, then `git commit` with {overrides.FILE}.")
 
 
@@ -176,30 +202,16 @@ def _recipe(chosen: argparse.Namespace) -> None:
     print(recipes.set_params(recipes.read(chosen.name)) or "params.yaml has these values already.")
 
 
-def _sweep(chosen: argparse.Namespace) -> None:
-    from meadow.experiments import search_space, sweep  # with Optuna: 0.5 s
-
-    texts = search_space.from_file(chosen.file) if chosen.file else {}
-    for each in chosen.ranges:
-        key, equals, text = each.partition("=")
-        if not equals:
-            raise MeadowError(f"{each!r} is no range. {search_space.FORMS} behind KEY=.")
-        texts[key] = text
-    sweep.sweep(texts, chosen.trials, chosen.metric)
-
-
-def _compare(chosen: argparse.Namespace) -> None:
-    from meadow.experiments import compare  # with NumPy: 0.2 s
-
-    compare.compare(chosen.revisions, chosen.html, chosen.form)
-
-
 def _predict(chosen: argparse.Namespace) -> None:
     from meadow.commands import predict  # with ONNX Runtime: 0.2 s
+    from meadow.inference.classifier import FOLDER
 
-    try:
-        if not predict.predict(chosen.photos, chosen.url, as_json=chosen.json):
-            sys.exit(1)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    model = chosen.root / FOLDER
+    if not predict.predict(chosen.photos, chosen.url, as_json=chosen.json, model=model):
         sys.exit(1)
+
+
+def _demo(_: argparse.Namespace) -> None:
+    from meadow.commands import demo
+
+    demo.demo(_set())

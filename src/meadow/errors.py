@@ -1,8 +1,10 @@
 """What a user did that Meadow cannot work with, said so that it can be mended."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 
 class MeadowError(Exception):
@@ -12,13 +14,35 @@ class MeadowError(Exception):
     """
 
 
-def run(verb: Callable[[], object]) -> None:
-    """Run a verb; a `MeadowError` becomes one clear message and exit status 1."""
+def run(work: Callable[[], object]) -> None:
+    """Run a stage or a command to its end, and leave with its exit status.
+
+    A `MeadowError` and a full disk become one clear message and status 1. Ctrl-C (130) and a reader
+    that has seen enough, as in `| head` (1), end it without a traceback. What the encoding of the
+    terminal lacks is printed as an escape.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    status: str | int | None = None
     try:
-        verb()
+        work()
+        sys.stdout.flush()
+    except SystemExit as end:
+        status = end.code
     except MeadowError as error:
-        sys.exit(f"error: {error}")
+        status = f"error: {error}"
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        status = 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        sys.exit(f"error: {error}. Nothing half-written was kept: make room, then run it again.")
+        status = f"error: {error}. Nothing half-written was kept: make room, then run it again."
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would say so once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if status:
+        sys.exit(status)

@@ -23,13 +23,16 @@ AT_ONCE = 8  # requests
 WIDEST = 60  # characters of a path in the table
 
 
-def predict(names: Sequence[str], url: str | None = None, *, as_json: bool = False) -> bool:
+def predict(
+    names: Sequence[str], url: str | None = None, *, as_json: bool = False, model: Path = FOLDER
+) -> bool:
     """Print one line a photo, in order, as it is known.
 
     Args:
         names: files, folders (all files below), or patterns such as `photos/**/*.jpg`.
-        url: of a service; without, the model in `models/classifier` is used.
+        url: of a service; without, the model in a folder is used.
         as_json: one JSON object a line, as the service answers, with the photo's path in it.
+        model: that folder.
 
     Returns:
         Whether all photos were answered.
@@ -41,7 +44,7 @@ def predict(names: Sequence[str], url: str | None = None, *, as_json: bool = Fal
     paths = [path for name in names for path in _files(name)]
     width = min(max(map(len, paths)), WIDEST)
     answered, workers = True, AT_ONCE if url else 0
-    with Client(url) if url else nullcontext(_Local()) as service:
+    with Client(url) if url else nullcontext(_Local(model)) as service:
         work = partial(_record, service.ask)
         for record in ordered(work, paths, workers=workers, title="predict"):
             answered &= "error" not in record
@@ -66,8 +69,8 @@ def _files(name: str) -> Iterator[str]:
 class _Local:
     """The model in the workspace, asked as a service is."""
 
-    def __init__(self) -> None:
-        self.classifier = Classifier.load(FOLDER)
+    def __init__(self, model: Path) -> None:
+        self.classifier = Classifier.load(model)
 
     def ask(self, photo: bytes) -> dict[str, Any]:
         classes, answer = self.classifier.classes, self.classifier.predict(photo)

@@ -9,7 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from meadow.errors import MeadowError
-from meadow.params import PARAMS
+from meadow.params import PARAMS, load
 from meadow.pipeline import atomic
 
 FOLDER = files("meadow.experiments") / "recipes"
@@ -38,6 +38,7 @@ def set_params(values: Mapping[str, Any]) -> str:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000
+    load()  # its errors are clear
     before = PARAMS.read_text("utf-8")
     params = yaml.load(before)
     _merge(params, values)

@@ -1,6 +1,7 @@
 """Ranges of parameters that a sweep may try, such as `train.probe.l2=0.003..3:log`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import attrgetter, getitem
@@ -88,6 +89,19 @@ def from_file(path: Path) -> dict[str, str]:
             f"{path}: write one range a line, such as `train.probe.l2: 0.003..3:log`."
         )
     return {str(key): str(text) for key, text in texts.items()}
+
+
+def from_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Read ranges from a command line.
+
+    Raises:
+        MeadowError: one is not `KEY=RANGE`.
+
+    """
+    for argument in arguments:
+        if "=" not in argument:
+            raise MeadowError(f"{argument!r} is no range. {FORMS} behind KEY=.")
+    return dict(argument.split("=", 1) for argument in arguments)
 
 
 def parse(key: str, text: str) -> BaseDistribution:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from meadow.errors import MeadowError
+from meadow.experiments import search_space
 from meadow.experiments.objective import Metric
 from meadow.experiments.search_space import Ranges
 from meadow.storage import dvc_git, s3_remote
@@ -36,11 +37,14 @@ AT_ONCE = 2  # while one trial starts, another computes; `dvc exp run` alone: 3.
 WIDTH = 150  # of an error in a trial's line
 
 
-def sweep(texts: dict[str, str], trials: int, metric: str | None = None) -> None:
+def sweep(
+    arguments: Sequence[str], file: Path | None, trials: int, metric: str | None = None
+) -> None:
     """Try values until there are so many trials; go on where an earlier start ended.
 
     Args:
-        texts: the range of each key, as `Ranges` reads it.
+        arguments: ranges as `KEY=RANGE`; they take precedence over those of the file.
+        file: more ranges in YAML, or None.
         trials: how many, those of an earlier start included.
         metric: what to select on; None is the usual one of the method.
 
@@ -50,6 +54,8 @@ def sweep(texts: dict[str, str], trials: int, metric: str | None = None) -> None
     """
     if trials < 1:
         raise MeadowError(f"--trials {trials} is refused: 1 or more.")
+    texts = search_space.from_file(file) if file else {}
+    texts |= search_space.from_arguments(arguments)
     ranges = Ranges.read(texts)
     aim = Metric.of(metric, ranges.values("train.method"))
     _refuse_changes()
@@ -67,8 +73,8 @@ def sweep(texts: dict[str, str], trials: int, metric: str | None = None) -> None
                 while (left := trials - len(_finished(study))) > 0:
                     _batch(study, ranges, aim, clones[:left], trials)
             except KeyboardInterrupt:
-                print("\nStopped. The same command goes on from here.")
-                sys.exit(130)
+                print("\nThe same command goes on from here.")
+                raise
     _conclude(study, aim)
 
 
