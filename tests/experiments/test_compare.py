@@ -173,7 +173,7 @@ def test_predictions_of_another_run_than_the_metrics_are_not_compared(inside: Ru
     (against,) = differences("v1", "workspace").against
 
     assert against.comparison is None
-    assert "`dvc checkout reports`" in against.why
+    assert "`dvc checkout evaluate`" in against.why
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_without_the_cached_answers_the_figures_are_compared(
 
     assert done.returncode == 0, done.stderr
     assert "0.833 (0.733 to 1.000)" in done.stdout
-    assert "`dvc fetch --all-commits reports`" in done.stdout
+    assert "`dvc fetch --all-commits evaluate`" in done.stdout
 
 
 def test_answers_are_got_from_the_remote(repository: Path, tmp_path: Path) -> None:

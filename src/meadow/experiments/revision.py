@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
+from dvc.api import DVCFileSystem
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -86,39 +87,38 @@ class Revision:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """All values of params.yaml, by dotted key."""
-        return self._yaml(str(params.PARAMS))
+        return _flat(self._yaml(str(params.PARAMS)))
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """All figures in the JSON files under metrics/, by stage and name.
+        """All figures in the JSON files that the stages wrote, by stage and name.
 
         Texts are left out, and DVCLive's `step`, which only counts.
         """
-        if self.commit:
-            listed = dvc_git.git(
-                "ls-tree", "-r", "--name-only", "-z", self.commit, "--", METRICS
-            ).split("\0")
-        else:
-            listed = [path.as_posix() for path in Path(METRICS).rglob("*.json")]
-        found: dict[str, Any] = {}
-        for path in sorted(listed):
-            if path.endswith(".json"):
-                stage = Path(path).relative_to(METRICS).with_suffix("").parts[0]
-                found |= _flat(json.loads(self._text(path) or "{}"), f"{stage}.")
+        figures: dict[str, Any] = {}
+        paths = (out["path"] for stage in self._stages for out in stage.get("outs", []))
+        for path in sorted(map(PurePosixPath, paths)):
+            if path.parts[0] == METRICS and path.suffix == ".json":
+                stage = path.relative_to(METRICS).with_suffix("").parts[0]
+                figures |= _flat(json.loads(self._text(str(path)) or "{}"), f"{stage}.")
         return {
             key: value
-            for key, value in found.items()
+            for key, value in figures.items()
             if not isinstance(value, str | list) and not key.endswith(".step")
         }
 
     @cached_property
     def outdated(self) -> list[str]:
         """The keys of params.yaml that have changed since the run that the figures are of."""
-        stages = (self._nested(LOCK).get("stages") or {}).values()
         used: dict[str, Any] = {}
-        for stage in stages:
+        for stage in self._stages:
             used |= _flat(stage.get("params", {}).get(str(params.PARAMS), {}))
         return sorted(key for key, value in used.items() if self.parameters.get(key) != value)
+
+    @cached_property
+    def _stages(self) -> list[dict[str, Any]]:
+        """What dvc.lock says of the last run of each stage."""
+        return list((self._yaml(LOCK).get("stages") or {}).values())
 
     @cached_property
     def answers(self) -> dict[str, Prediction]:
@@ -152,15 +152,15 @@ class Revision:
                 f"{path} of {self.name} does not name its photos by their content. Run"
                 " `dvc repro` there to have it written anew."
             )
-        found = {record["sha256"]: _answer(record) for record in records}
-        right = sum(each.right for each in found.values()) / len(found)
+        answers = {record["sha256"]: _answer(record) for record in records}
+        share = sum(answer.right for answer in answers.values()) / len(answers)
         figures = self.figures
-        if figures.get(number) != len(found) or abs(figures.get(accuracy, -1) - right) > 1e-5:
+        if figures.get(number) != len(answers) or abs(figures.get(accuracy, -1) - share) > 1e-5:
             raise MeadowError(
                 f"{path} of {self.name} is not of the run that its metrics are of. Run"
-                " `dvc checkout reports` or `dvc repro`."
+                " `dvc checkout evaluate` or `dvc repro`."
             )
-        return found
+        return answers
 
     def photo(self, answer: Prediction) -> bytes | None:
         """Return the file of a photo, from DVC's cache or remote; None where neither has it."""
@@ -179,44 +179,36 @@ class Revision:
         """What a server did not answer for: one that is down is asked once, not for each photo."""
         return []
 
-    def _nested(self, path: str) -> dict[str, Any]:
+    def _yaml(self, path: str) -> dict[str, Any]:
         try:
-            found = YAML(typ="safe").load(self._text(path) or "")
+            content = YAML(typ="safe").load(self._text(path))
         except YAMLError as error:
             raise MeadowError(f"{path} of {self.name} is not valid YAML: {error}") from None
-        return found if isinstance(found, dict) else {}
+        return content if isinstance(content, dict) else {}
 
-    def _yaml(self, path: str) -> dict[str, Any]:
-        return _flat(self._nested(path))
-
-    def _text(self, path: str) -> str | None:
-        """Read a file that Git keeps; None where there is none."""
-        if not self.commit:
-            return Path(path).read_text("utf-8") if Path(path).exists() else None
+    def _text(self, path: str) -> str:
+        """Read a file that Git keeps; "" where there is none."""
         try:
-            return dvc_git.git("show", f"{self.commit}:./{path}")
-        except MeadowError:
-            return None
+            text: str = self._files.read_text(path, encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+        return text
 
     def _tracked(self, path: str) -> bytes:
         """Read a file that DVC keeps."""
         try:
-            with self._files.open(path) as file:
-                data: bytes = file.read()
+            content: bytes = self._files.read_bytes(path)
         except Exception as error:  # each kind of remote raises its own
             commits = " --all-commits" if self.commit else ""
             raise MeadowError(
                 f"{path} of {self.name} is neither in DVC's cache nor to be had from the remote"
-                f" ({type(error).__name__}). Get it: `dvc fetch{commits} {Path(path).parts[0]}`,"
-                " or `dvc exp pull origin NAME` for an experiment; or `make share` where it was"
-                " made."
+                f" ({type(error).__name__}). Get it: `dvc fetch{commits} evaluate`, or `dvc exp"
+                " pull origin NAME` for an experiment; or `make share` where it was made."
             ) from error
-        return data
+        return content
 
     @cached_property
-    def _files(self) -> Any:
-        from dvc.api import DVCFileSystem  # 0.4 s
-
+    def _files(self) -> DVCFileSystem:
         return DVCFileSystem(".", rev=self.commit or None)
 
 
@@ -243,10 +235,9 @@ def _answer(record: Mapping[str, str]) -> Prediction:
 
 
 def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in nested.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{key}.")
-        else:
-            found[f"{before}{key}"] = value
-    return found
+        flat |= (
+            _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {before + key: value}
+        )
+    return flat
