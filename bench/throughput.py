@@ -21,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812  # its standard name
 from meadow import params
 from meadow.inference.onnx_session import open_session
 from meadow.pipeline import manifest, parallel
+from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Photos, Prepared
 from meadow.training import architectures, features, finetune
 from meadow.training.data_parallel import Team
@@ -56,7 +57,7 @@ def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, 
 
     def bare(threads: int) -> int:
         session = open_session(network, threads=threads)
-        with ThreadPoolExecutor(parallel.cores(0) // threads) as pool:
+        with ThreadPoolExecutor(cores() // threads) as pool:
             list(pool.map(lambda one: session.run(features.OUTPUTS, {"pixels": one}), pixels))
         return len(pixels)
 
@@ -70,7 +71,7 @@ def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, 
 
     return {
         "the bare network, a photo a core": lambda: bare(1),
-        "the bare network, a photo on all cores": lambda: bare(parallel.cores(0)),
+        "the bare network, a photo on all cores": lambda: bare(cores()),
         "Meadow, from files to cached features": meadow,
     }
 
@@ -93,7 +94,7 @@ def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Call
         optimizer = torch.optim.AdamW(net.parameters(), lr=p.finetune.lr)
 
         def work() -> int:
-            torch.set_num_threads(parallel.cores(0))
+            torch.set_num_threads(cores())
             torch.use_deterministic_algorithms(False)
             for step in range(STEPS):
                 rows = slice(step * batch, (step + 1) * batch)
@@ -110,7 +111,7 @@ def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Call
     optimizer = finetune._optimizer(own, p.finetune)
 
     def meadow() -> int:
-        team = Team(own, parallel.cores(0))
+        team = Team(own, cores())
         finetune._epoch(team, optimizer, part, p.finetune, p.seed, 0)
         return count
 

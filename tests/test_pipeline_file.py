@@ -35,6 +35,7 @@ UNREACHED: dict[str, dict[str, str]] = {
     "package": {
         "meadow/inference/conformal.py": EARLIER,
         "meadow/pipeline/cache.py": EARLIER,
+        "meadow/pipeline/hashing.py": EARLIER,
         "meadow/pipeline/manifest.py": EARLIER,
         "meadow/pipeline/parallel.py": EARLIER,
         "meadow/pipeline/splits.py": EARLIER,
@@ -43,6 +44,7 @@ UNREACHED: dict[str, dict[str, str]] = {
         "meadow/inference/conformal.py": "small, and imports nothing but NumPy",
         "meadow/pipeline/atomic.py": "likewise",
         "meadow/pipeline/cache.py": "likewise",
+        "meadow/pipeline/hashing.py": "likewise",
         "meadow/pipeline/manifest.py": "likewise",
         "meadow/pipeline/parallel.py": "likewise",
         "meadow/pipeline/ports.py": "likewise",

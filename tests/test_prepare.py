@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import resource
@@ -225,6 +226,38 @@ def test_odd_file_names_are_names(toy_set: Path) -> None:
     assert names <= {Path(row.path).name for row in manifest.load().rows}
 
 
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (OSError(errno.EIO, "Input/output error"), MeadowError, r"gold/003\.jpg.*Input/output"),
+        (MemoryError("too little"), MemoryError, "too little"),
+    ],
+)
+def test_a_photo_is_never_left_out_for_want_of_memory_or_a_disk(
+    toy_set: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: type[Exception],
+    words: str,
+) -> None:
+    """The stage fails, and its outs stay as they were."""
+    prepare()
+    before = contents(Path("data/prepared"))
+    read = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "003.jpg":
+            raise error
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(expected, match=words):
+            prepare()
+
+    assert contents(Path("data/prepared")) == before
+
+
 def test_a_link_out_of_the_set_is_not_followed(toy_set: Path, tmp_path: Path) -> None:
     """Data from elsewhere would not be versioned with the set, or be private."""
     outside = tmp_path / "outside"
@@ -232,11 +265,13 @@ def test_a_link_out_of_the_set_is_not_followed(toy_set: Path, tmp_path: Path) ->
     (toy_set / "gold/link.jpg").symlink_to(outside / "private/000.jpg")
     (toy_set / "gold/folder").symlink_to(outside / "private")
     (toy_set / "gold/nowhere.jpg").symlink_to("nowhere")
+    (toy_set / "gold/itself.jpg").symlink_to("itself.jpg")
 
     prepare()
 
     assert left_out() == {
         "gold/folder": "link",
+        "gold/itself.jpg": "link",
         "gold/link.jpg": "link",
         "gold/nowhere.jpg": "link",
     }

@@ -36,6 +36,8 @@ def run(work: Callable[[], object]) -> None:
         status = 130
     except BrokenPipeError:
         status = 1
+    except MemoryError:
+        status = "error: not enough memory. Set runtime.workers lower, then run it again."
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

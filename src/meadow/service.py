@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from meadow.inference.classifier import Classifier
-from meadow.pipeline.image import FORMATS, MIN_SIDE, PhotoError
+from meadow.pipeline.image import MIN_SIDE, NAMES, PhotoError
 from meadow.serving import schema, upload
 from meadow.serving.middleware import Guard, Routes
 from meadow.serving.occlusion import Busy as BusyExplaining
@@ -200,7 +200,7 @@ class PhotoClassifier:
             sha256=self.classifier.version,
             classes=list(self.classifier.classes),
             input=schema.Input(
-                formats=list(FORMATS),
+                formats=list(NAMES),
                 max_bytes=SETTINGS.max_body,
                 max_pixels=SETTINGS.max_pixels,
                 min_side=MIN_SIDE,

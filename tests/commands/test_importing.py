@@ -298,14 +298,14 @@ def test_a_file_too_large(
     method: int, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The size of a file is counted while it is written."""
-    monkeypatch.setattr(importing, "MAX_FILE", 100_000)
+    monkeypatch.setattr(importing, "MAX_BYTES", 100_000)
     archive = in_zip(tmp_path / "mine.zip", TWO | {"rose/2.jpg": bytes(100_001)}, method)
     assert "'rose/2.jpg' has more than 100,000 bytes" in refused(archive, target)
 
 
 def test_a_header_that_lies(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member that says it is small does not get by."""
-    monkeypatch.setattr(importing, "MAX_FILE", 100_000)
+    monkeypatch.setattr(importing, "MAX_BYTES", 100_000)
     archive = in_zip(tmp_path / "mine.zip", {ROSE: bytes(3_000_000), TULIP: photo()})
     patched(archive, 24, 22, (5000).to_bytes(4, "little"))
     said = refused(archive, target)
@@ -315,7 +315,7 @@ def test_a_header_that_lies(tmp_path: Path, target: Path, monkeypatch: pytest.Mo
 
 def test_a_bomb(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many files that are each small enough, but unpack to far more than the archive."""
-    monkeypatch.setattr(importing, "MAX_FILE", 50_000)
+    monkeypatch.setattr(importing, "MAX_BYTES", 50_000)
     files = {f"rose/{number}.jpg": bytes(50_000) for number in range(40)}
     archive = in_zip(tmp_path / "mine.zip", TWO | files)
     limit = 100 * archive.stat().st_size

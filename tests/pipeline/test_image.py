@@ -1,13 +1,23 @@
+import errno
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile, ImageOps
 from toys import encoded, photo
 
-from meadow.pipeline.image import MAX_PIXELS, PhotoError, Preprocessing, decode
+from meadow.pipeline.image import (
+    FORMATS,
+    MAX_PIXELS,
+    SIGNATURE,
+    Format,
+    PhotoError,
+    Preprocessing,
+    decode,
+    opened,
+)
 
 GREY = Image.new("L", (40, 30), 100)
 
@@ -28,12 +38,54 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_the_three_formats_are_taken(kind: str) -> None:
-    """JPEG, PNG and WebP become RGB of the same size."""
-    image = decode(encoded(photo(1), kind))
+@pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
+def test_every_format_is_read_and_recognised(known: Format) -> None:
+    """Each becomes RGB of the same size; a signature tells a damaged file from another kind."""
+    data = encoded(photo(1), known.name)
 
-    assert (image.mode, image.size) == ("RGB", (72, 80))
+    assert (decode(data).mode, decode(data).size) == ("RGB", (72, 80))
+    assert opened(data).get_format_mimetype() == known.media_type
+    assert SIGNATURE.match(data)
+    assert {Image.registered_extensions()[suffix] for suffix in known.suffixes} == {known.name}
+    with pytest.raises(PhotoError) as caught:
+        decode(data[:20])
+    assert caught.value.reason == "damaged"
+
+
+NO_MEMORY = OSError("out of memory error when reading image file")  # Pillow's way to say so
+NO_DISK = OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "error", "expected"),
+    [
+        (Image, "open", MemoryError(), MemoryError),
+        (Image, "open", NO_DISK, OSError),
+        (ImageFile.ImageFile, "load", MemoryError(), MemoryError),
+        (ImageFile.ImageFile, "load", NO_MEMORY, MemoryError),
+        (ImageFile.ImageFile, "load", NO_DISK, OSError),
+        (ImageOps, "exif_transpose", MemoryError(), MemoryError),
+    ],
+)
+def test_a_lack_of_memory_or_a_broken_disk_is_not_the_photos_fault(
+    owner: object,
+    step: str,
+    error: Exception,
+    expected: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a set would depend on the machine, and a client would be blamed for the server."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    data = encoded(photo(1))
+    monkeypatch.setattr(owner, step, fail)
+
+    with pytest.raises(expected) as caught:
+        decode(data)
+
+    assert not isinstance(caught.value, PhotoError)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +215,7 @@ def test_a_scaled_decode_changes_next_to_nothing() -> None:
 
     difference = preprocessing(data).astype(int) - preprocessing.resized(decode(data))
 
-    assert decode(data, preprocessing.enough).width < 2000
+    assert preprocessing.read(data)[0].width < 2000
     assert np.abs(difference).max() <= 4
 
 

@@ -22,9 +22,8 @@ from tqdm import tqdm
 from meadow.curation import discovery
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic
+from meadow.pipeline.image import MAX_BYTES, SUFFIXES
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-MAX_FILE = 100_000_000  # bytes; the largest photos that `image.MAX_PIXELS` admits stay under it
 MAX_SET = 200_000_000_000  # bytes, unpacked
 MAX_RATIO = 100  # unpacked to packed; photos are compressed already and stay near 1
 MAX_NAME = 255  # bytes of one name: the limit of ext4, APFS and NTFS
@@ -109,7 +108,7 @@ def _opened(source: Path) -> Iterator[tuple[list[_Entry], int]]:
     else:
         with _archive(source) as archive:
             # A small archive of blank pictures packs well, and is no bomb.
-            limit = min(MAX_SET, max(MAX_FILE, MAX_RATIO * source.stat().st_size))
+            limit = min(MAX_SET, max(MAX_BYTES, MAX_RATIO * source.stat().st_size))
             yield list(_in_archive(source, archive)), limit
 
 
@@ -263,9 +262,9 @@ def _write(source: Path, entries: list[_Entry], folder: Path, limit: int) -> Non
             for chunk in _chunks(source, name, opener):
                 size += len(chunk)
                 total += len(chunk)
-                if size > MAX_FILE:
+                if size > MAX_BYTES:
                     raise MeadowError(
-                        f"{source}: {name!r} has more than {MAX_FILE:,} bytes, too many for a"
+                        f"{source}: {name!r} has more than {MAX_BYTES:,} bytes, too many for a"
                         " photo. Remove it from the set."
                     )
                 if total > limit:
@@ -298,11 +297,11 @@ def _summarise(files: list[discovery.PhotoFile], target: Path) -> None:
         print(f"{count:8} {label!r}")
     if len(counts) > SHOWN:
         print(f"         and {len(counts) - SHOWN} more classes")
-    odd = [file.path for file in files if Path(file.path).suffix.lower() not in EXTENSIONS]
+    odd = [file.path for file in files if Path(file.path).suffix.lower() not in SUFFIXES]
     if odd:
         shown = ", ".join(map(repr, odd[:SHOWN])) + (", ..." if len(odd) > SHOWN else "")
         print(
-            f"warning: {len(odd)} of {len(files)} files do not end in {', '.join(EXTENSIONS)}:"
+            f"warning: {len(odd)} of {len(files)} files do not end in {', '.join(SUFFIXES)}:"
             f" {shown}. The prepare stage judges them by their content.",
             file=sys.stderr,
         )

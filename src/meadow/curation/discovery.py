@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meadow.errors import MeadowError
+from meadow.pipeline.image import OTHER_SUFFIXES, SUFFIXES
 
 MAX_CLASSES = 1000
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".gif", ".tif", ".tiff", ".bmp"}
 LITTER = {"thumbs.db", "desktop.ini"}  # and every name that starts with a dot
 
 
@@ -45,7 +45,7 @@ def find(folder: Path) -> list[PhotoFile]:
                 continue
             path = (relative / name).as_posix()
             if not relative.parts:
-                if Path(name).suffix.lower() not in PHOTO_SUFFIXES:
+                if Path(name).suffix.lower() not in SUFFIXES + OTHER_SUFFIXES:
                     continue  # a README, a list of check sums
                 raise MeadowError(
                     f"{_shown(path)} lies beside the class folders of {folder}. Move it into the"

@@ -1,6 +1,7 @@
 """A look at one file of a set: a photo with what the later steps need of it, or what is wrong."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,8 @@ from numpy.typing import NDArray
 
 from meadow.curation import near_duplicates
 from meadow.curation.discovery import PhotoFile
-from meadow.pipeline.image import PhotoError, Preprocessing, decode, opened
-
-MAX_BYTES = 100_000_000  # of one file: far above any photo of 40 million pixels
+from meadow.errors import MeadowError
+from meadow.pipeline.image import MAX_BYTES, PhotoError, Preprocessing, opened
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,15 @@ def inspect(
     Returns:
         The photo and the network's input, uint8, (size, size, 3); or what is wrong with it.
 
+    Raises:
+        MeadowError: the system cannot read the file. That says nothing of the photo, and a set
+            must not depend on the state of a disk.
+        MemoryError: there is not enough.
+
     """
     path = folder / file.path
     try:
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             return BadPhoto(file, "link", "a link that leads out of the set")
         if not path.is_file():
             return BadPhoto(file, "link", "a link to a folder or to nothing")
@@ -76,12 +81,14 @@ def inspect(
         width, height = header.size
         if min(width, height) < min_side:
             return BadPhoto(file, "too_small", f"{width} x {height}: a side is under {min_side} px")
-        image = decode(data, preprocessing.enough)
+        image, pixels = preprocessing.read(data)
     except PhotoError as error:
         return BadPhoto(file, error.reason, str(error))
     except OSError as error:
-        return BadPhoto(file, "unreadable", error.strerror or str(error))
-    pixels = preprocessing.resized(image)
+        raise MeadowError(
+            f"{str(path)!r} cannot be read: {error.strerror or error}. Check the disk and the"
+            " permissions, then run this again."
+        ) from None
     photo = GoodPhoto(
         file=file,
         sha256=hashlib.sha256(data).hexdigest(),

@@ -10,13 +10,14 @@ with a horizon. All sums are of integers small enough to be exact in their float
 that neither the BLAS library, its threads nor the block size can change a verdict.
 """
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from meadow.pipeline.cpu import cores
 
 # Smallest correlation of two views of one picture. Of 12,000 copies of 400 photos of dandelions and
 # grass (30 kinds: resized to 0.5 or 2 times or to 48 px, quality 30, a tenth cropped off, pairs of
@@ -82,7 +83,7 @@ def fingerprint(image: Image.Image) -> NDArray[np.uint8]:
     return np.concatenate([np.asarray(small.convert("L")).ravel(), np.asarray(colour).ravel()])
 
 
-def near_duplicates(fingerprints: NDArray[np.uint8]) -> list[tuple[int, int]]:
+def near_duplicates(fingerprints: NDArray[np.uint8], workers: int = 0) -> list[tuple[int, int]]:
     """Find the photos that show the same picture.
 
     Where many are alike, not all their pairs are listed, only enough to connect them: a photo with
@@ -92,6 +93,7 @@ def near_duplicates(fingerprints: NDArray[np.uint8]) -> list[tuple[int, int]]:
     Args:
         fingerprints: (n, 1072), one row per photo. Memory grows with n, time with its square:
             0.1 s of CPU time for 400 photos, 0.7 s for 4,000, 15 to 30 s for 40,000, on all cores.
+        workers: threads; see `cpu.cores`.
 
     Returns:
         Pairs (i, j) of row numbers, i < j, in ascending order.
@@ -118,7 +120,7 @@ def near_duplicates(fingerprints: NDArray[np.uint8]) -> list[tuple[int, int]]:
     energy = np.einsum("nyx,nyx->n", contrast, contrast, dtype=np.int64)
     flat, picture = energy < (FLAT * SCALE * SIDE) ** 2, energy >= (BLANK * SCALE * SIDE) ** 2
     pairs.append(index[flat][_flat_pairs(colour[flat])])
-    pairs.append(index[picture][_picture_pairs(contrast[picture], colour[picture])])
+    pairs.append(index[picture][_picture_pairs(contrast[picture], colour[picture], workers)])
     found = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
     return [(i, j) for i, j in found.tolist()]
 
@@ -205,7 +207,9 @@ def _coarse(contrast: NDArray[np.int16], windows: Windows) -> NDArray[np.float32
     return np.rint(unit, dtype=np.float64).astype(np.float32)
 
 
-def _picture_pairs(contrast: NDArray[np.int16], colour: NDArray[np.int16]) -> NDArray[np.int64]:
+def _picture_pairs(
+    contrast: NDArray[np.int16], colour: NDArray[np.int16], workers: int
+) -> NDArray[np.int64]:
     """Return the (k, 2) pairs, in either order, of photos that are not flat."""
     n = len(contrast)
     starts = range(0, n, BLOCK)
@@ -244,7 +248,7 @@ def _picture_pairs(contrast: NDArray[np.int16], colour: NDArray[np.int16]) -> ND
                 found.append(np.stack([np.full_like(j, i), j], axis=1))
         return found
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores(workers)) as pool:
         found = [pair for block in pool.map(compare, starts) for pair in block]
     return np.concatenate([np.empty((0, 2), np.int64), *found])
 

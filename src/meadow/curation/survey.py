@@ -152,7 +152,9 @@ def survey(
         dropped=dropped,
         relabelled=len(set(taken) - set(files)),
         photos=photos,
-        groups=_groups(photos, near=p.near_duplicates),
+        groups=_groups(photos, workers)
+        if p.near_duplicates
+        else [photo.sha256 for photo in photos],
         bad=bad,
     )
 
@@ -162,10 +164,11 @@ def two_labels(group: Sequence[GoodPhoto]) -> bool:
     return len({photo.file.label for photo in group}) > 1
 
 
-def _groups(photos: Sequence[GoodPhoto], *, near: bool) -> list[str]:
-    if not near or not photos:
-        return [photo.sha256 for photo in photos]
-    pairs = near_duplicates.near_duplicates(np.stack([photo.fingerprint for photo in photos]))
+def _groups(photos: Sequence[GoodPhoto], workers: int) -> list[str]:
+    if not photos:
+        return []
+    fingerprints = np.stack([photo.fingerprint for photo in photos])
+    pairs = near_duplicates.near_duplicates(fingerprints, workers)
     numbers = near_duplicates.duplicate_groups(len(photos), pairs)
     smallest: dict[int, str] = {}
     for photo, number in zip(photos, numbers, strict=True):

@@ -1,24 +1,46 @@
 """A photo: from the bytes of its file to the pixels that the network sees.
 
-`decode` and `Preprocessing` are the only way into the network, for training, for the test
-figures and in the service, so that a served answer equals the evaluated one.
+`Preprocessing.read` is the only way into the network, for training, for the test figures and in
+the service, so that a served answer equals the evaluated one.
 """
 
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-MAX_PIXELS = 40_000_000  # 120 MB as RGB; a phone's photo has 12 to 50 million, most far under
+
+class Format(NamedTuple):
+    """A file format that is read: Pillow's name of it, and how its files are recognised."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    signature: bytes  # a regular expression for the first bytes
+    media_type: str
+
+
+# All that Meadow knows of formats: import, discovery, service and page take it from here.
+FORMATS = (
+    Format("JPEG", (".jpg", ".jpeg"), rb"\xff\xd8\xff", "image/jpeg"),
+    Format("PNG", (".png",), rb"\x89PNG\r\n\x1a\n", "image/png"),
+    Format("WEBP", (".webp",), rb"RIFF....WEBP", "image/webp"),
+)
+NAMES = tuple(known.name for known in FORMATS)
+SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
+MEDIA_TYPES = tuple(known.media_type for known in FORMATS)
+OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff")  # photos, not read
+SIGNATURE = re.compile(b"|".join(known.signature for known in FORMATS), re.DOTALL)
+
+MAX_PIXELS = 40_000_000  # 160 MB in memory; a phone's photo has 12 to 50 million, most far under
+MAX_BYTES = 100_000_000  # of a file: far above any photo of `MAX_PIXELS`
 MIN_SIDE = 8  # px; below, there is nothing to see
-
-SIGNATURE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
 # Sizes are checked against MAX_PIXELS below, and a photo with garbled EXIF is taken as it lies.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -43,17 +65,19 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         max_pixels: of width times height.
 
     Raises:
-        PhotoError: not a JPEG, PNG or WebP file, too small, or too large.
+        PhotoError: none of `FORMATS`, damaged, too small, or too large.
+        MemoryError: there is not enough.
 
     """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise PhotoError("too_large", f"more than {max_pixels:,} pixels") from None
-    except Exception:  # Pillow's readers raise a dozen types on damaged bytes
-        if SIGNATURE.match(data):
-            raise PhotoError("damaged", "damaged or truncated") from None
-        raise PhotoError("format", f"not a {', '.join(FORMATS)} file") from None
+    with _errors_of_pillow():
+        try:
+            image = Image.open(io.BytesIO(data), formats=NAMES)
+        except UnidentifiedImageError:
+            if SIGNATURE.match(data):
+                raise
+            raise PhotoError("format", f"not a {', '.join(NAMES)} file") from None
+        except Image.DecompressionBombError:
+            raise PhotoError("too_large", f"more than {max_pixels:,} pixels") from None
     width, height = image.size
     if width * height > max_pixels:
         raise PhotoError("too_large", f"{width} x {height}: more than {max_pixels:,} pixels")
@@ -63,7 +87,7 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode the bytes of a JPEG, PNG or WebP file to upright RGB.
+    """Decode the bytes of a photo file to upright RGB.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to
     8 bits, CMYK is converted, and of an animation the first frame is taken.
@@ -76,22 +100,42 @@ def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXEL
         max_pixels: of width times height.
 
     Raises:
-        PhotoError: see `opened`; or the file is damaged.
+        PhotoError: see `opened`.
+        MemoryError: there is not enough.
 
     """
     image = opened(data, max_pixels)
-    if at_least is not None:
-        image.draft(None, (at_least, at_least))
-    try:
+    with _errors_of_pillow():
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
         image.load()
         return _rgb(_upright(image))
+
+
+@contextmanager
+def _errors_of_pillow() -> Iterator[None]:
+    """Turn what Pillow raises on bad bytes, a dozen types, into a `PhotoError`.
+
+    It reads from memory, so an `OSError` with a number comes from the system; a lack of memory is
+    an `OSError` without one. Neither is the photo's fault, and both are passed on.
+    """
+    try:
+        yield
+    except (PhotoError, MemoryError):
+        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if isinstance(error, OSError) and "out of memory" in str(error):
+            raise MemoryError(str(error)) from error
         raise PhotoError("damaged", f"damaged or truncated: {error}") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
     except Exception:  # a garbled EXIF block says nothing about the pixels
         return image
 
@@ -122,29 +166,31 @@ class Preprocessing:
     resize: Literal["squash", "crop"]
 
     def __call__(self, data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+        """Return the network's input alone; see `read`."""
+        return self.read(data, max_pixels)[1]
+
+    def read(
+        self, data: bytes, max_pixels: int = MAX_PIXELS
+    ) -> tuple[Image.Image, NDArray[np.uint8]]:
         """Decode and resize one photo.
+
+        A JPEG is decoded at a fraction of its size that leaves twice the network's input or more:
+        the antialiased resize then still averages over real pixels.
 
         Args:
             data: the bytes of a photo file.
             max_pixels: of width times height.
 
         Returns:
-            Pixels, (size, size, 3), RGB, 0 to 255. Mean and standard deviation are applied
-            inside the network's graph.
+            The photo, RGB; and its pixels for the network, (size, size, 3), RGB, 0 to 255. Mean
+            and standard deviation are applied inside the network's graph.
 
         Raises:
-            PhotoError: see `decode`.
+            PhotoError, MemoryError: see `decode`.
 
         """
-        return self.resized(decode(data, self.enough, max_pixels))
-
-    @property
-    def enough(self) -> int:
-        """Shortest side, in pixels, that a scaled decode must keep; see `decode`.
-
-        Twice the input: the antialiased resize then still averages over real pixels.
-        """
-        return 2 * self.size
+        image = decode(data, 2 * self.size, max_pixels)
+        return image, self.resized(image)
 
     def resized(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize a decoded RGB photo, antialiased: (size, size, 3), RGB, 0 to 255."""

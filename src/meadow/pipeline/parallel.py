@@ -1,33 +1,46 @@
 """Work on many items at once, in order, in bounded memory, with a progress bar."""
 
-import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from meadow.pipeline.cpu import cores
+
 T = TypeVar("T")
 R = TypeVar("R")
-BATCH = 64  # items in flight: 10 MB of photos at 224 px
+WINDOW = 64  # items in work or done and not yet taken: 10 MB of photos at 224 px
 
 
-def cores(workers: int) -> int:
-    """Return the number of threads that `runtime.workers` stands for: 0 is one per usable core."""
-    return workers or len(os.sched_getaffinity(0))
-
-
-def ordered(work: Callable[[T], R], items: Sequence[T], *, workers: int, title: str) -> Iterator[R]:
+def ordered(
+    work: Callable[[T], R], items: Sequence[T], *, workers: int, title: str, unit: str = "photo"
+) -> Iterator[R]:
     """Yield `work(item)` for each item, in order.
 
     Threads, not processes: Pillow, NumPy, ONNX Runtime and PyTorch work outside Python's lock.
-    At most `BATCH` results wait at any time. The bar appears on a terminal only.
+    A slow item holds up no thread before `WINDOW` others, or two a thread, are done behind it.
+
+    Args:
+        work: is done in the threads.
+        items: what it is done on.
+        workers: see `cpu.cores`.
+        title: of the progress bar, which is on standard error, on a terminal only.
+        unit: an item's name there.
+
     """
-    with (
-        ThreadPoolExecutor(cores(workers)) as pool,
-        tqdm(total=len(items), desc=title, unit="photo", disable=None) as bar,
-    ):
-        for start in range(0, len(items), BATCH):
-            for result in pool.map(work, items[start : start + BATCH]):
-                yield result
+    threads = cores(workers)
+    pool = ThreadPoolExecutor(threads)
+    submitted = (pool.submit(work, item) for item in items)
+    futures: deque[Future[R]] = deque()
+    try:
+        with tqdm(total=len(items), desc=title, unit=unit, disable=None) as bar:
+            futures.extend(islice(submitted, max(WINDOW, 2 * threads)))
+            while futures:
+                yield futures.popleft().result()
                 bar.update()
+                futures.extend(islice(submitted, 1))
+    finally:  # after an error, or when nobody takes the rest
+        pool.shutdown(cancel_futures=True)

@@ -1,18 +1,13 @@
 """Which photos are for training, for validation, and for the test that nothing else touches."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from meadow.pipeline.hashing import hash_fraction
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-def position(key: str, seed: int) -> float:
-    """Place a key in [0, 1), evenly and at random, the same on every machine."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
 
 
 def assign(
@@ -42,16 +37,16 @@ def assign(
         The split of each photo.
 
     """
-    split = {key: _split(position(key, seed), val, test) for key in groups}
+    split = {key: _split(hash_fraction(key, seed), val, test) for key in groups}
     ranges = {"test": (0.0, test), "val": (test, test + val), "train": (test + val, 1.0)}
     for label in sorted(set(labels)):
-        keys = {key for key, each in zip(groups, labels, strict=True) if each == label}
+        keys = {key for key, its_label in zip(groups, labels, strict=True) if its_label == label}
         for wanted in SPLITS:
             sizes = Counter(split[key] for key in keys)
             spare = [key for key in keys if sizes[split[key]] > 1]
             if not sizes[wanted] and spare:
                 low, high = ranges[wanted]
-                place = {key: position(key, seed) for key in spare}
+                place = {key: hash_fraction(key, seed) for key in spare}
                 nearest = min(spare, key=lambda k: (max(low - place[k], place[k] - high), k))
                 split[nearest] = wanted
     return [split[key] for key in groups]

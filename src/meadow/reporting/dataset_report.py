@@ -18,6 +18,7 @@ from meadow.curation import near_duplicates
 from meadow.curation.inspection import BadPhoto, GoodPhoto
 from meadow.curation.survey import survey, two_labels
 from meadow.pipeline import atomic, splits
+from meadow.pipeline.hashing import hash_fraction
 from meadow.pipeline.image import PhotoError, decode
 from meadow.reporting import html, metadata_leakage
 from meadow.reporting.metadata_leakage import Leak
@@ -105,7 +106,7 @@ class PhotoSet:
         colour = self._fingerprints[:, near_duplicates.SIDE**2 :].astype(np.float64)
         points = np.column_stack([colour / 255, self.contrast / 64])
         for places in self.by_class.values():
-            order = sorted(places, key=lambda i: splits.position(self.photos[i].sha256, 0))
+            order = sorted(places, key=lambda i: hash_fraction(self.photos[i].sha256))
             distance[places] = self._to_neighbour(points, places, order[:REFERENCE])
         return sorted(
             self.kept, key=lambda i: (-round(float(distance[i]), 6), self.photos[i].file.path)
@@ -350,7 +351,7 @@ def _sheets(found: PhotoSet) -> list[str]:
     body = ["<h2>Contact sheets</h2>", html.paragraph(said)]
     for name in names:
         photos = [found.photos[i] for i in found.by_class[name]]
-        photos.sort(key=lambda photo: splits.position(photo.sha256, 0))
+        photos.sort(key=lambda photo: hash_fraction(photo.sha256))
         body.append(f"<h3>{html.text(name)}</h3>")
         body.append(_gallery(found, photos[:count], lambda _: ""))
     return body

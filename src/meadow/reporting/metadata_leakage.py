@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meadow.evaluation import metrics
-from meadow.pipeline.splits import position
+from meadow.pipeline.hashing import hash_fraction
 from meadow.training import probe
 from meadow.training.probe import Examples
 
@@ -66,7 +66,7 @@ def check(
         The judgements; none where there are too few photos to judge.
 
     """
-    chosen = sorted(range(len(targets)), key=lambda i: (position(groups[i], 0), i))[:MOST]
+    chosen = sorted(range(len(targets)), key=lambda i: (hash_fraction(groups[i]), i))[:MOST]
     targets, groups = targets[chosen], [groups[i] for i in chosen]
     if len(set(groups)) < 2 * FOLDS or len(set(targets.tolist())) < 2:
         return []

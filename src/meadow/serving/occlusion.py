@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meadow.inference.classifier import Classifier, Probabilities
-from meadow.pipeline.image import MAX_PIXELS, decode
+from meadow.pipeline.image import MAX_PIXELS
 
 CELLS = 8  # along each side of what the network sees
 COVERED = 2  # cells along each side of the square that is covered: a 16th of the photo
@@ -63,8 +63,7 @@ def explain(classifier: Classifier, photo: bytes, max_pixels: int = MAX_PIXELS) 
 
     """
     preprocessing = classifier.preprocessing
-    image = decode(photo, preprocessing.enough, max_pixels)
-    pixels = preprocessing.resized(image)
+    image, pixels = preprocessing.read(photo, max_pixels)
     whole = classifier.answer(pixels).probabilities
     best = int(np.argmax(whole))
     places = CELLS - COVERED + 1

@@ -6,15 +6,14 @@ answer has the same bits as evaluate's. Photos are not batched: on a CPU a batch
 """
 
 import asyncio
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from meadow.inference.classifier import Answer, Classifier
+from meadow.pipeline.cpu import cores
 
 
 class Busy(Exception):  # noqa: N818  # it is an answer, not a fault
@@ -46,7 +45,7 @@ class Engine:
     def __init__(
         self, classifier: Classifier, *, threads: int, queue: int, max_pixels: int
     ) -> None:
-        threads = threads or cores()
+        threads = cores(threads)
         self.classifier = classifier
         self.queue = queue
         self.max_pixels = max_pixels
@@ -112,14 +111,3 @@ class Engine:
             brightness=round(float(seen.mean()), 1),
             contrast=round(float(seen.std()), 1),
         )
-
-
-def cores() -> int:
-    """Return how many cores this process may use: its affinity, and its container's quota."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        usable = min(usable or 1, -(-int(quota) // int(period)))
-    except (OSError, ValueError):  # no control groups, or "max"
-        pass
-    return max(usable or 1, 1)

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from meadow.errors import MeadowError
 from meadow.params import Finetune, Train
 from meadow.pipeline import atomic, cache
+from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Photos, Prepared
-from meadow.pipeline.parallel import cores
 from meadow.training.data_parallel import Team
 from meadow.training.weights import Weights
 
@@ -75,7 +75,7 @@ def finetune(
         p: how; params.yaml says what each key means.
         seed: of the order and of augmentation.
         checkpoint: written after each epoch; a run that finds it goes on from there.
-        workers: threads; see `parallel.cores`.
+        workers: threads; see `cpu.cores`.
         log: gets the figures of each epoch, on a resume also those of the epochs before.
 
     """

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from meadow.pipeline.splits import position
+from meadow.pipeline.hashing import hash_fraction
 
 K = 5
 MOST = 2000  # photos to compare with: 15 MB in the served graph at 1,856 numbers
@@ -60,7 +60,7 @@ def fit(features: Floats, texture: Floats, groups: Sequence[str], coverage: floa
     scale = 1 / np.maximum(texture.std(axis=0), 1e-6) / np.sqrt(texture.shape[1])
     shown = SHOWN * features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     points = np.concatenate([shown, (texture - mean) * scale], axis=1).astype(np.float32)
-    order = sorted(range(len(points)), key=lambda i: (position(groups[i], 0), i))[:MOST]
+    order = sorted(range(len(points)), key=lambda i: (hash_fraction(groups[i]), i))[:MOST]
     reference, of = points[order], np.array(groups)[order]
     k = min(K, len(order) - 1) or 1
     squares = (reference**2).sum(axis=1)

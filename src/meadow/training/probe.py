@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from meadow.pipeline.splits import position
+from meadow.pipeline.hashing import hash_fraction
 from meadow.training.softmax_regression import log_softmax, solve
 
 Floats = NDArray[np.float64]
@@ -95,7 +95,7 @@ def cross_validate(examples: Examples, l2: float | None = None, k: int = FOLDS) 
 
 def folds(examples: Examples, k: int, salt: str = "") -> Ints:
     """Deal the groups of each class to k folds, in the order of their content's hash: (n,)."""
-    place = {group: position(f"{salt}{group}", k) for group in examples.groups}
+    place = {group: hash_fraction(f"{salt}{group}", k) for group in examples.groups}
     label = dict(zip(examples.groups, examples.targets, strict=True))
     order = sorted(place, key=lambda group: (label[group], place[group]))
     fold = {group: i % k for i, group in enumerate(order)}

@@ -1,0 +1,39 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from meadow.pipeline import cpu
+
+
+def test_a_number_of_workers_is_taken_as_it_is() -> None:
+    """Also above the number of cores."""
+    assert cpu.cores(1000) == 1000
+
+
+@pytest.mark.parametrize("affinity", [True, False])
+def test_the_lesser_of_cores_and_quota_counts(
+    affinity: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More threads than cores would only wait for each other. macOS knows no affinity."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    if affinity:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
+    else:
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+
+    for quotas, cores in (([], 6), ([3, 9], 3), ([9], 6)):
+        monkeypatch.setattr(cpu, "_quotas", lambda quotas=quotas: quotas)
+        assert cpu.cores() == cores
+
+
+def test_quotas_of_all_groups_above_are_read(tmp_path: Path) -> None:
+    """A part of a core counts as one; "max" is no limit; version 1 and macOS have no such files."""
+    (tmp_path / "cgroup").write_text("0::/user/job\n")
+    for group, quota in (("", "max 100000"), ("user", "250000 100000"), ("user/job", "50000 1000")):
+        (tmp_path / "root" / group).mkdir(exist_ok=True)
+        (tmp_path / "root" / group / "cpu.max").write_text(quota)
+
+    assert cpu._quotas(tmp_path / "root", tmp_path / "cgroup") == [50, 3]
+    assert cpu._quotas(tmp_path / "root", tmp_path / "absent") == []
+    assert cpu._quotas(tmp_path / "absent", tmp_path / "cgroup") == []
