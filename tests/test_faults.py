@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,28 +63,75 @@ def test_a_full_disk(copy: Path, stage: str) -> None:
     assert before == contents(copy)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.95])
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_kill(copy: Path, stage: str, share: float) -> None:
-    """At any moment: what is there afterwards is the old or the new out, and a rerun completes."""
-    before = contents(copy)
-    started = time.monotonic()
-    with start(stage, copy) as run:
-        run.communicate()
-    whole = time.monotonic() - started
-    with start(stage, copy) as run:
-        time.sleep(share * whole)
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
+# Imports a stage once; for each line "KIND N" of stdin it runs the stage in a child, which kills
+# itself right before its N-th operation of that kind on a file, or for "after" right after the N-th
+# rename. Answers with the child's exit code and its count of operations by kind.
+DRIVER = """
+import importlib, os, signal, sys
+from collections import Counter
+from pathlib import Path
 
-    left = contents(copy)
-    assert all(
-        before[name] == data
-        for name, data in left.items()
-        if name in before and "metrics/train" not in name
-    )
-    with start(stage, copy) as run:
-        _, said = run.communicate()
-    assert run.returncode == 0, said
-    assert before == contents(copy)
+name, log = sys.argv[1:]
+stage = importlib.import_module(f"meadow.{name}")
+done = Counter()
+
+def watch(event, arguments):
+    kind = event.removeprefix("os.")
+    if kind == "open":
+        mode = arguments[1]
+        if not isinstance(mode, str) or not set(mode) & set("wxa"):
+            return
+    elif kind not in ("rename", "remove", "rmdir"):
+        return
+    place = arguments[1] if kind == "rename" else arguments[0]
+    if isinstance(place, int) or not (Path.cwd() / os.fsdecode(place)).is_relative_to(Path.cwd()):
+        return
+    if wanted == "after" and done["rename"] == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done[kind] += 1
+    if kind == wanted and done[kind] == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+for line in sys.stdin:
+    wanted, number = line.split()[0], int(line.split()[1])
+    child = os.fork()
+    if not child:
+        sys.addaudithook(watch)
+        getattr(stage, name)()
+        if wanted == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        Path(log).write_text(f"{done['open']} {done['rename']}")
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill(copy: Path, tmp_path: Path, stage: str) -> None:
+    """Amid the writing, before and after each rename: all outs are there, and a rerun completes."""
+    before = {name: data for name, data in contents(copy).items() if "metrics/train" not in name}
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, stage, str(tmp_path / "counts")],
+        cwd=copy, env={**os.environ, "MEADOW_CACHE": str(copy / "cache")}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as driver:  # fmt: skip
+        assert driver.stdin
+        assert driver.stderr
+
+        def run(moment: str) -> str:
+            print(moment, file=driver.stdin, flush=True)
+            return driver.stderr.readline().strip()
+
+        assert run("never 0") == "0"
+        opened, renamed = map(int, (tmp_path / "counts").read_text().split())
+        assert renamed
+        moments = [f"{kind} {n + 1}" for n in range(renamed) for kind in ("rename", "after")]
+        for moment in [f"open {opened // 2 + 1}", *moments]:
+            assert run(moment) == str(-signal.SIGKILL)
+            left = contents(copy)
+            assert {name: left.get(name) for name in before} == before, moment
+        assert run("never 0") == "0"
+        driver.stdin.close()
+
+    assert {name: contents(copy).get(name) for name in before} == before
     assert not list(copy.glob("*/*.part"))
