@@ -19,7 +19,7 @@ import boto3
 from clones import ROOT, runner
 from configobj import ConfigObj
 from minio import MinioAdmin
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from tools import need
 
 from meadow.storage import minio_server

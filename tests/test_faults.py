@@ -115,12 +115,13 @@ def test_a_kill(copy: Path, tmp_path: Path, stage: str) -> None:
         cwd=copy, env={**os.environ, "MEADOW_CACHE": str(copy / "cache")}, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     ) as driver:  # fmt: skip
-        assert driver.stdin
-        assert driver.stderr
+        commands, answers = driver.stdin, driver.stderr
+        assert commands
+        assert answers
 
         def run(moment: str) -> str:
-            print(moment, file=driver.stdin, flush=True)
-            return driver.stderr.readline().strip()
+            print(moment, file=commands, flush=True)
+            return answers.readline().strip()
 
         assert run("never 0") == "0"
         opened, renamed = map(int, (tmp_path / "counts").read_text().split())
@@ -131,7 +132,7 @@ def test_a_kill(copy: Path, tmp_path: Path, stage: str) -> None:
             left = contents(copy)
             assert {name: left.get(name) for name in before} == before, moment
         assert run("never 0") == "0"
-        driver.stdin.close()
+        commands.close()
 
     assert {name: contents(copy).get(name) for name in before} == before
     assert not list(copy.glob("*/*.part"))

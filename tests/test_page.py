@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
 from browser import DESKTOP, PHONE, Browser, invalid, too_wide, violations
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 from toys import colour_classifier, encoded, photo, two_colours
 
 from meadow.serving import server
@@ -64,11 +65,16 @@ def many(browser: Browser, models: dict[str, Path]) -> Iterator[str]:
         yield url
 
 
+def payload(name: str) -> FilePayload:
+    """Return a photo as Playwright hands it to a page."""
+    return {"name": name, "mimeType": "image/png", "buffer": PHOTOS[name]}
+
+
 def choose(page: Page, *names: str) -> None:
     """Give photos by the picker, and wait until each has its answer."""
     page.set_input_files(
         "#choose",
-        [{"name": name, "mimeType": "image/png", "buffer": PHOTOS[name]} for name in names],
+        [payload(name) for name in names],
     )
     settled(page, len(names))
 
@@ -225,12 +231,7 @@ def test_all_of_it_works_by_keyboard(browser: Browser, two: str) -> None:
         assert focused() == "Choose photos"
         with page.expect_file_chooser() as chooser:
             press("Enter")
-        chooser.value.set_files(
-            [
-                {"name": name, "mimeType": "image/png", "buffer": PHOTOS[name]}
-                for name in ("sure.png", "neither.png")
-            ]
-        )
+        chooser.value.set_files([payload(name) for name in ("sure.png", "neither.png")])
         settled(page, 2)
         press("Tab")
         assert focused() == "Remove all"
@@ -265,7 +266,7 @@ def test_anybody_can_read_it(
     request: pytest.FixtureRequest,
     model: str,
     size: tuple[int, int],
-    scheme: str,
+    scheme: Literal["light", "dark"],
 ) -> None:
     """Contrast, names, roles; no scrolling sideways on a phone, whatever the names' length."""
     url = request.getfixturevalue(model)
@@ -287,7 +288,7 @@ def test_a_phone_offers_its_camera(browser: Browser, two: str) -> None:
         expect(page.get_by_text("Take a photo")).to_be_visible()
         assert page.locator("#camera").get_attribute("capture") == "environment"
         page.set_input_files(
-            "#camera", [{"name": "image.jpg", "mimeType": "image/jpeg", "buffer": SURE}]
+            "#camera", {"name": "image.jpg", "mimeType": "image/jpeg", "buffer": SURE}
         )
         settled(page, 1)
         assert verdicts(page) == ["red"]
@@ -360,7 +361,7 @@ def test_the_pages_run_no_script_but_their_own(two: str, browser: Browser) -> No
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_anybody_can_read_the_docs(
-    browser: Browser, two: str, size: tuple[int, int], scheme: str
+    browser: Browser, two: str, size: tuple[int, int], scheme: Literal["light", "dark"]
 ) -> None:
     """As the page; and each of their links leads somewhere."""
     with browser.visit(f"{two}/docs", size=size, scheme=scheme) as page:

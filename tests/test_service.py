@@ -232,7 +232,7 @@ def test_many_at_once_do_not_disturb_each_other(client: httpx.Client) -> None:
         answers = list(pool.map(lambda body: client.post("/predict", content=body), bodies))
 
     assert [a.status_code for a in answers] == [200 if i % 5 else 422 for i in range(60)]
-    by_photo = {}
+    by_photo: dict[int, list[float]] = {}
     for i, answer in enumerate(answers):
         if i % 5:
             p = list(answer.json()["probabilities"].values())

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,7 +27,7 @@ from meadow.serving.settings import Settings
 
 pytestmark = pytest.mark.slow
 STATUS = {"format": 415, "damaged": 422, "too_small": 422, "too_large": 413}
-DOORS = {
+DOORS: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = {
     "body": lambda data: (data, {"Content-Type": "application/octet-stream"}),
     "field": lambda data: (part(data), MULTIPART),
 }
@@ -131,7 +131,7 @@ def test_ten_thousand_mutated_photos_are_answered_or_refused(client: httpx.Clien
 def test_the_document_and_the_service_agree(client: httpx.Client, tmp_path: Path) -> None:
     """Schemathesis makes requests from the OpenAPI document and checks the answers by it."""
     command = [
-        Path(sys.executable).with_name("schemathesis"), "run", f"{client.base_url}/docs.json",
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{client.base_url}/docs.json",
         "--max-examples", "15", "--seed", "1", "--no-color", "--generation-database", "none",
         "--exclude-checks", "positive_data_acceptance",  # a random body is no photo
     ]  # fmt: skip

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -113,9 +114,12 @@ def test_features_are_computed_once_per_photo_and_network(
     """Another split, another penalty: nothing is computed again; another network: all."""
     computed: list[int] = []
     compute = features._compute
-    monkeypatch.setattr(
-        features, "_compute", lambda *a: (computed.append(len(a[3])), compute(*a))[1]
-    )
+
+    def counted(*arguments: Any) -> object:
+        computed.append(len(arguments[3]))
+        return compute(*arguments)
+
+    monkeypatch.setattr(features, "_compute", counted)
     set_params(train={"method": "probe"})
     train.train()
     seen = sum(computed)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,13 @@ def test_more_photos_extend_the_set(tmp_path: Path) -> None:
 def test_progress_sees_every_photo(tmp_path: Path) -> None:
     """A progress bar is told of each photo once."""
     seen: list[int] = []
-    draw_demo(tmp_path, 3, lambda photos: [seen.append(photo) or photo for photo in photos])
+
+    def progress(photos: Iterable[int]) -> Iterator[int]:
+        for photo in photos:
+            seen.append(photo)
+            yield photo
+
+    draw_demo(tmp_path, 3, progress)
     assert seen == [0, 1, 2]
 
 

@@ -235,7 +235,8 @@ def test_the_fingerprint_is_the_same_on_every_machine() -> None:
 
     value = fingerprint(image)
 
-    assert (value.shape, value.dtype) == ((1072,), np.uint8)
+    assert value.shape == (1072,)
+    assert value.dtype == np.uint8
     assert hashlib.sha256(value.tobytes()).hexdigest()[:16] == "08d9c78ed2fbd69d"
 
 

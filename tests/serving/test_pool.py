@@ -108,7 +108,7 @@ def test_an_output_that_is_none_is_never_a_label(output: list[list[float]]) -> N
             return [np.array(output, np.float32), np.zeros(len(output), np.float32)]
 
     classifier = Classifier(
-        ["a", "b"], Preprocessing(32, "squash"), "0", {}, Session()  # type: ignore[arg-type]
+        ["a", "b"], Preprocessing(32, "squash"), "0", {}, Session()
     )  # fmt: skip
     with pytest.raises(ArithmeticError):
         classifier.predict(GOOD)

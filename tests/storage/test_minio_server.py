@@ -7,6 +7,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -53,7 +54,7 @@ def settings(folder: Path) -> dict[str, str]:
     return dict(ConfigObj(str(folder / LOCAL))['remote "minio"'])
 
 
-def bucket(folder: Path) -> object:
+def bucket(folder: Path) -> Any:
     """Return a client's view of the bucket, by the keys and the address that were written."""
     merged = ConfigObj(str(folder / ".dvc/config"))['remote "minio"'] | settings(folder)
     keys = {f"aws_{name}": merged[name] for name in ("access_key_id", "secret_access_key")}

@@ -40,15 +40,17 @@ def test_another_seed_drops_other_units() -> None:
 
 def test_shards_add_up_to_the_batch() -> None:
     """Without batch norm and dropout the gradient is that of the whole batch at once."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    layer = nn.Linear(3 * 32 * 32, 3)
+    network = nn.Sequential(nn.Flatten(), layer)
     mean = Team(network, 2).backward(len(PHOTOS), loss, 0)
-    found = network[1].weight.grad.clone()
+    assert layer.weight.grad is not None
+    by_shards = layer.weight.grad.clone()
     network.zero_grad()
     whole = F.cross_entropy(network(PHOTOS), TARGETS)
-    whole.backward()
+    torch.autograd.backward(whole)
 
     assert mean == pytest.approx(whole.item(), rel=1e-5)
-    assert torch.allclose(found, network[1].weight.grad, atol=1e-6)
+    assert torch.allclose(by_shards, layer.weight.grad, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [False, True])
