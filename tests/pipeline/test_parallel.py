@@ -1,3 +1,4 @@
+from collections.abc import Generator
 from threading import Event
 
 import pytest
@@ -21,6 +22,7 @@ def test_no_more_than_the_window_is_begun_ahead_and_the_window_slides() -> None:
         next(results)
         assert begun[WINDOW + taken - 2].wait(30)
         assert not begun[WINDOW + taken - 1].is_set()
+    assert isinstance(results, Generator)
     results.close()
 
 
