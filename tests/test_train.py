@@ -151,7 +151,7 @@ def test_a_wrong_architecture_gets_the_close_names(
     """And all that there are."""
     set_params(train={"arch": "resnet19"})
 
-    with pytest.raises(MeadowError, match=r"'resnet19' .* Close: .*resnet1[08]"):
+    with pytest.raises(MeadowError, match=r"'resnet19' .* Did you mean .*resnet1[08]"):
         train.train()
 
 

@@ -3,7 +3,8 @@
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from io import TextIOWrapper
 
 
@@ -12,6 +13,21 @@ class MeadowError(Exception):
 
     The message names the bad value, what is allowed, and the next command.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """Return a sentence, after a space, with the known names that are close to `name`; or "".
+
+    Args:
+        name: what the user wrote.
+        known: what it could have been; of a mapping the values are shown.
+        most: how many.
+
+    """
+    close = get_close_matches(name, known, n=most, cutoff=0.5)
+    if isinstance(known, Mapping):
+        close = [known[key] for key in close]
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def run(work: Callable[[], object]) -> None:

@@ -1,7 +1,6 @@
 """params.yaml as one frozen, typed model: a key is written there and declared in one class."""
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from meadow.errors import MeadowError
+from meadow.errors import MeadowError, did_you_mean
 from meadow.pipeline.image import MIN_SIDE
 
 PARAMS = Path("params.yaml")
@@ -177,7 +176,5 @@ def _unknown(key: str) -> str:
     siblings = [known for known in all_keys() if known.startswith(f"{section}.")]
     choices = [*Params.model_fields, *all_keys(), *siblings]
     by_name = {choice.rpartition(".")[2]: choice for choice in choices}  # a sibling wins
-    close = get_close_matches(name, by_name, n=1)
-    hint = f" Did you mean {by_name[close[0]]}?" if close else ""
     valid = ", ".join(siblings or Params.model_fields)
-    return f"{PARAMS}: {key} is not a parameter.{hint} Known: {valid}."
+    return f"{PARAMS}: {key} is not a parameter.{did_you_mean(name, by_name)} Known: {valid}."

@@ -23,11 +23,12 @@ METRICS = Path("metrics/prepare.json")
 
 def prepare() -> None:
     """Run the stage."""
-    p = params.load().prepare
+    chosen = params.load()
+    p = chosen.prepare
     if p.val + p.test >= 1:
         raise MeadowError(f"prepare.val {p.val} + prepare.test {p.test} leave nothing to train on.")
     with atomic.whole(manifest.FOLDER) as out, Spool(out, p.size) as spool:
-        photo_set = survey(p, keep=spool.append)
+        photo_set = survey(chosen, keep=spool.append)
         photo_set.report_bad_photos(fail=p.on_bad_photo == "fail")
         photo_set.refuse_two_labels()
         photo_set.refuse_small_classes()

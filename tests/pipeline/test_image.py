@@ -97,6 +97,7 @@ def test_a_lack_of_memory_or_a_broken_disk_is_not_the_photos_fault(
         (encoded(photo(1), "BMP"), "format"),
         (b"%PDF-1.7\n", "format"),
         (encoded(photo(1))[:-200], "damaged"),
+        (encoded(photo(1))[:20], "damaged"),
         (encoded(photo(1), "PNG")[:-200], "damaged"),
         (encoded(photo(1), "WEBP")[:-50], "damaged"),
         (png_header(20_000, 20_000), "too_large"),
@@ -111,6 +112,7 @@ def test_a_bad_file_is_refused_with_its_reason(data: bytes, reason: str) -> None
         decode(data)
 
     assert reason == caught.value.reason
+    assert "0x" not in str(caught.value)  # an address would differ from run to run
 
 
 def test_a_huge_photo_is_refused_before_it_is_decoded() -> None:

@@ -10,13 +10,12 @@ of it elsewhere in the set stays. Nothing writes here by itself: a line comes fr
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from meadow.curation.discovery import PhotoFile
-from meadow.errors import MeadowError
+from meadow.errors import MeadowError, did_you_mean
 from meadow.pipeline import atomic
 
 FILE = Path("data/overrides.csv")
@@ -51,20 +50,19 @@ def load() -> list[Override]:
     except UnicodeDecodeError:
         raise MeadowError(f"{FILE} is not UTF-8. Save it as CSV in UTF-8.") from None
     lines = csv.reader(io.StringIO(text, newline=""))
-    found = []
     if (header := next(lines, [])) != HEADER:
         raise MeadowError(
             f"{FILE}, line 1: {','.join(header)!r} is not the header {','.join(HEADER)!r}."
             f" Write it there, or run `git checkout {FILE}`."
         )
+    decisions = []
     for fields in lines:
         if len(fields) not in (0, len(HEADER)):
-            raise _mistake(
-                lines.line_num, f"{len(fields)} fields, not the {len(HEADER)} of the header."
-            )
+            problem = f"{len(fields)} fields, not the {len(HEADER)} of the header."
+            raise _mistake(lines.line_num, problem)
         if fields:
-            found.append(Override(lines.line_num, *fields))
-    return found
+            decisions.append(Override(lines.line_num, *fields))
+    return decisions
 
 
 def apply(folder: Path, files: Sequence[PhotoFile]) -> tuple[list[PhotoFile], list[PhotoFile]]:
@@ -82,27 +80,23 @@ def apply(folder: Path, files: Sequence[PhotoFile]) -> tuple[list[PhotoFile], li
             that is not the one decided on, or a decision that decides nothing.
 
     """
-    known = {file.path: file.label for file in files}
-    classes = sorted(set(known.values()))
+    labels = {file.path: file.label for file in files}
     decided: dict[str, Override] = {}
-    for each in load():
-        if first := decided.get(each.path):
-            wrong = f"line {first.line} decides on {each.path!r} already. Keep one of them."
+    for override in load():
+        if first := decided.get(override.path):
+            problem = f"line {first.line} decides on {override.path!r} already. Keep one of them."
         else:
-            wrong = _wrong(folder, known, classes, each)
-        if wrong:
-            raise _mistake(each.line, wrong)
-        decided[each.path] = each
-    stay, dropped = [], []
-    for file in files:
-        override = decided.get(file.path)
-        if override is None:
-            stay.append(file)
-        elif override.decision == "drop":
-            dropped.append(file)
-        else:
-            stay.append(replace(file, label=override.label))
-    return stay, dropped
+            problem = _problem(folder, labels, override)
+        if problem:
+            raise _mistake(override.line, problem)
+        decided[override.path] = override
+    dropped = {path for path, override in decided.items() if override.decision == "drop"}
+    stay = [
+        replace(file, label=decided[file.path].label) if file.path in decided else file
+        for file in files
+        if file.path not in dropped
+    ]
+    return stay, [file for file in files if file.path in dropped]
 
 
 def decide(folder: Path, files: Sequence[PhotoFile], path: str, decision: str, label: str) -> None:
@@ -119,59 +113,61 @@ def decide(folder: Path, files: Sequence[PhotoFile], path: str, decision: str, l
         MeadowError: see `apply`; then the file stays as it was.
 
     """
-    known = {file.path: file.label for file in files}
-    if path not in known and Path(path).is_relative_to(folder):
+    labels = {file.path: file.label for file in files}
+    if path not in labels and Path(path).is_relative_to(folder):
         path = Path(path).relative_to(folder).as_posix()
-    for each in load():
-        if each.path == path:
-            raise _mistake(each.line, f"{path!r} is decided on already. Edit or remove that line.")
-    content = _sha256(folder / path) if path in known else ""
-    override = Override(0, path, decision, label, content)
-    if wrong := _wrong(folder, known, sorted(set(known.values())), override):
-        raise MeadowError(f"{FILE} stays as it was: {wrong}")
+    for earlier in load():
+        if earlier.path == path:
+            problem = f"{path!r} is decided on already. Edit or remove that line."
+            raise _mistake(earlier.line, problem)
+    sha256 = _sha256(folder / path) if path in labels else ""
+    if problem := _problem(folder, labels, Override(0, path, decision, label, sha256)):
+        raise MeadowError(f"{FILE} stays as it was: {problem}")
     text = FILE.read_text("utf-8-sig") if FILE.exists() else ",".join(HEADER)
     table = io.StringIO(newline="")
     table.write(text.removesuffix("\n") + "\n")
-    csv.writer(table, lineterminator="\n").writerow([path, decision, label, content])
+    csv.writer(table, lineterminator="\n").writerow([path, decision, label, sha256])
     with atomic.whole(FILE) as part:
         part.write_text(table.getvalue(), "utf-8", newline="")
 
 
-def _wrong(folder: Path, known: dict[str, str], classes: Sequence[str], each: Override) -> str:
+def _problem(folder: Path, labels: Mapping[str, str], override: Override) -> str:
     """Return what is wrong with a decision, given the label of each path; or ""."""
-    if each.decision not in DECISIONS:
-        return f"decision {each.decision!r} is unknown. Known: {', '.join(DECISIONS)}."
-    if each.path not in known:
-        return _unknown_path(folder, known, each)
-    if each.decision == "drop" and each.label:
-        return f"a dropped photo has no label, but {each.label!r} is there. Remove it."
-    if each.decision == "relabel" and each.label not in classes:
+    path, decision, label = override.path, override.decision, override.label
+    classes = sorted(set(labels.values()))
+    if decision not in DECISIONS:
+        return f"decision {decision!r} is unknown. Known: {', '.join(DECISIONS)}."
+    if path not in labels:
+        return _unknown_path(folder, labels, override)
+    if decision == "drop" and label:
+        return f"a dropped photo has no label, but {label!r} is there. Remove it."
+    if decision == "relabel" and label not in classes:
         return (
-            f"class {each.label!r} is unknown. Known: {', '.join(classes)}. A new class begins"
-            f" with a folder of its own in {folder}."
+            f"class {label!r} is unknown. Known: {', '.join(classes)}. A new class begins with a"
+            f" folder of its own in {folder}."
         )
-    if each.decision == "relabel" and each.label == known[each.path]:
+    if decision == "relabel" and label == labels[path]:
         return (
-            f"{each.path!r} is of class {each.label!r} by its folder. Name another class, or"
-            " remove the decision."
+            f"{path!r} is of class {label!r} by its folder. Name another class, or remove the"
+            " decision."
         )
-    content = _sha256(folder / each.path)
-    if content != each.sha256:
+    sha256 = _sha256(folder / path)
+    if sha256 != override.sha256:
         return (
-            f"{each.path!r} is not the photo that was decided on: its SHA-256 is {content!r}, not"
-            f" {each.sha256!r}. Look at it; then write the new SHA-256, or remove the decision."
+            f"{path!r} is not the photo that was decided on: its SHA-256 is {sha256!r}, not"
+            f" {override.sha256!r}. Look at it; then write the new SHA-256, or remove the decision."
         )
     return ""
 
 
-def _unknown_path(folder: Path, known: dict[str, str], each: Override) -> str:
-    said = f"there is no photo {each.path!r} in {folder}."
-    for path in known:
-        if Path(path).name == Path(each.path).name and _sha256(folder / path) == each.sha256:
-            return f"{said} It lies at {path!r} now: write that, or remove the decision."
-    close = get_close_matches(each.path, known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{said}{hint} Correct the path, or remove the decision; a new set needs a list anew."
+def _unknown_path(folder: Path, labels: Mapping[str, str], override: Override) -> str:
+    problem = f"there is no photo {override.path!r} in {folder}."
+    name = Path(override.path).name
+    for path in labels:
+        if Path(path).name == name and _sha256(folder / path) == override.sha256:
+            return f"{problem} It lies at {path!r} now: write that, or remove the decision."
+    hint = did_you_mean(override.path, {path: repr(path) for path in labels})
+    return f"{problem}{hint} Correct the path, or remove the decision; a new set needs a new list."
 
 
 def _sha256(path: Path) -> str:
@@ -182,5 +178,5 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _mistake(line: int, what: str) -> MeadowError:
-    return MeadowError(f"{FILE}, line {line}: {what}")
+def _mistake(line: int, problem: str) -> MeadowError:
+    return MeadowError(f"{FILE}, line {line}: {problem}")

@@ -117,20 +117,19 @@ class Survey:
 
 
 def survey(
-    p: params.Prepare, keep: Callable[[NDArray[np.uint8]], object] = lambda _: None
+    chosen: params.Params, keep: Callable[[NDArray[np.uint8]], object] = lambda _: None
 ) -> Survey:
     """Inspect the set of params.yaml, with the decisions of data/overrides.csv.
 
     Args:
-        p: section `prepare`.
+        chosen: all parameters; those of data, prepare and runtime count.
         keep: is called with the network's input of each of `Survey.photos`, in their order.
 
     Raises:
         MeadowError: there is no set, or an override is wrong.
 
     """
-    chosen = params.load()
-    folder, workers = Path(chosen.data.dir), chosen.runtime.workers
+    folder, workers, p = Path(chosen.data.dir), chosen.runtime.workers, chosen.prepare
     preprocessing = Preprocessing(p.size, p.resize)
     files = discovery.find(folder)
     taken, dropped = overrides.apply(folder, files)

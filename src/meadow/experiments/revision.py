@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from meadow import params
-from meadow.errors import MeadowError
+from meadow.errors import MeadowError, did_you_mean
 from meadow.evaluation.significance import Prediction
 from meadow.storage import dvc_git
 
@@ -68,10 +67,9 @@ class Revision:
             "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags"
         ).split("\n")
         known = [WORKSPACE, "HEAD", *refs, *sorted({each for each, _ in experiments})]
-        close = get_close_matches(name, filter(None, known), n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise MeadowError(
-            f"{name!r} is no commit, tag, branch or experiment.{hint} `git log --oneline`,"
+            f"{name!r} is no commit, tag, branch or experiment."
+            f"{did_you_mean(name, filter(None, known), most=3)} `git log --oneline`,"
             " `git tag` and `dvc exp list --all-commits` list them; the files as they lie here are"
             f" {WORKSPACE!r}."
         )

@@ -7,14 +7,12 @@ the service, so that a served answer equals the evaluated one.
 import io
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 
 class Format(NamedTuple):
@@ -69,15 +67,15 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         MemoryError: there is not enough.
 
     """
-    with _errors_of_pillow():
-        try:
-            image = Image.open(io.BytesIO(data), formats=NAMES)
-        except UnidentifiedImageError:
-            if SIGNATURE.match(data):
-                raise
-            raise PhotoError("format", f"not a {', '.join(NAMES)} file") from None
-        except Image.DecompressionBombError:
-            raise PhotoError("too_large", f"more than {max_pixels:,} pixels") from None
+    try:
+        image = Image.open(io.BytesIO(data), formats=NAMES)
+    except Image.DecompressionBombError:
+        raise PhotoError("too_large", f"more than {max_pixels:,} pixels") from None
+    except Exception as error:  # Pillow raises a dozen types on damaged bytes
+        _pass_on_errors_of_the_system(error)
+        if SIGNATURE.match(data):
+            raise PhotoError("damaged", "damaged or truncated") from None
+        raise PhotoError("format", f"not a {', '.join(NAMES)} file") from None
     width, height = image.size
     if width * height > max_pixels:
         raise PhotoError("too_large", f"{width} x {height}: more than {max_pixels:,} pixels")
@@ -105,38 +103,33 @@ def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXEL
 
     """
     image = opened(data, max_pixels)
-    with _errors_of_pillow():
+    try:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         image.load()
         return _rgb(_upright(image))
-
-
-@contextmanager
-def _errors_of_pillow() -> Iterator[None]:
-    """Turn what Pillow raises on bad bytes, a dozen types, into a `PhotoError`.
-
-    It reads from memory, so an `OSError` with a number comes from the system; a lack of memory is
-    an `OSError` without one. Neither is the photo's fault, and both are passed on.
-    """
-    try:
-        yield
-    except (PhotoError, MemoryError):
-        raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        if isinstance(error, OSError) and "out of memory" in str(error):
-            raise MemoryError(str(error)) from error
+        _pass_on_errors_of_the_system(error)
         raise PhotoError("damaged", f"damaged or truncated: {error}") from None
+
+
+def _pass_on_errors_of_the_system(error: Exception) -> None:
+    """Raise what is not the photo's fault: a lack of memory, and an error of the system.
+
+    Pillow reads from memory here, so an `OSError` with a number is not about the bytes; without
+    one it may say that there is no memory.
+    """
+    if isinstance(error, OSError) and error.errno is None and "out of memory" in str(error):
+        raise MemoryError(str(error)) from error
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+        raise error
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception:  # a garbled EXIF block says nothing about the pixels
+    except Exception as error:  # a garbled EXIF block says nothing about the pixels
+        _pass_on_errors_of_the_system(error)
         return image
 
 

@@ -66,7 +66,7 @@ class PhotoSet:
             MeadowError: there is no set, or an override is wrong.
 
         """
-        seen = survey(params.load().prepare)
+        seen = survey(params.load())
         return cls(
             folder=seen.folder,
             found=len(seen.files),

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from meadow.errors import MeadowError
+from meadow.errors import MeadowError, did_you_mean
 
 PREFIX = "MEADOW_"
 OTHERS = {"MEADOW_CACHE"}  # read by other parts of Meadow
@@ -69,10 +68,9 @@ class Settings(BaseModel):
         known = {*names.values(), *OTHERS}
         for name in sorted(environment):
             if name.startswith(PREFIX) and name not in known:
-                close = get_close_matches(name, known, 1)
-                hint = f" Did you mean {close[0]}?" if close else ""
                 raise MeadowError(
-                    f"{name} is no setting.{hint} docs/serving.md lists the settings."
+                    f"{name} is no setting.{did_you_mean(name, known)} docs/serving.md lists"
+                    " the settings."
                 )
         given = {field: environment[name] for field, name in names.items() if name in environment}
         try:

@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torchvision
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from meadow.errors import MeadowError
+from meadow.errors import MeadowError, did_you_mean
 from meadow.training.weights import Weights
 
 EARLIER_BLOCKS = 2
@@ -63,11 +62,9 @@ def build(arch: str, weights: Weights, *, classes: int, size: int, seed: int) ->
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if arch not in known:
-        close = get_close_matches(arch, known, n=3, cutoff=0.5)
-        hint = f" Close: {', '.join(close)}." if close else ""
         raise MeadowError(
-            f"train.arch: {arch!r} is not a classification model of torchvision.{hint}"
-            f" All {len(known)}: {', '.join(known)}."
+            f"train.arch: {arch!r} is not a classification model of torchvision."
+            f"{did_you_mean(arch, known, most=3)} All {len(known)}: {', '.join(known)}."
         )
     torch.manual_seed(seed)
     try:
