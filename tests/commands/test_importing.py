@@ -153,7 +153,9 @@ def test_no_source(tmp_path: Path, target: Path) -> None:
     assert "neither a folder nor a .zip file" in refused(tmp_path / "pipe", target)
 
 
-@pytest.mark.parametrize("place", ["data/raw", "data/raw.part", "data/raw/mine", "data", "."])
+@pytest.mark.parametrize(
+    "place", ["data/raw", "data/raw.part", "data/raw.old.part", "data/raw/mine", "data", "."]
+)
 def test_a_source_that_would_be_destroyed(place: str, tmp_path: Path, target: Path) -> None:
     """The target and its temporary name are emptied, so the source may not lie there."""
     source = in_folder(tmp_path / place, TWO)

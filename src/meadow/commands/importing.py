@@ -83,7 +83,7 @@ def check_apart(source: Path, target: Path) -> None:
 
     """
     real = source.resolve()
-    for taken in (target.resolve(), target.with_name(target.name + ".part").resolve()):
+    for taken in (path.resolve() for path in (target, *atomic.beside(target))):
         if real.is_relative_to(taken) or taken.is_relative_to(real):
             raise MeadowError(
                 f"{source} and {target}, which is to be written, overlap. Take the photos from a"

@@ -5,34 +5,56 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` for a file or folder; rename it when the block ends.
+    """Give a temporary name beside `path` for a file or folder; put it in place at the end.
 
-    What an earlier, killed run left under the temporary name is removed first, so that nothing
-    half-written is ever taken for whole. On an error nothing stays.
+    Whenever the process is killed, `path` or, of a folder, the one name beside it that `beside`
+    gives is the whole old or new version, and the next call goes on from it. On an error the old
+    version stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    remove(part)
+    part, old = beside(path)
+    _recover(path)
     try:
         yield part
-        remove(path)
-        part.rename(path)
+        if lexists(path) and (_is_folder(path) or _is_folder(part)):
+            path.rename(old)  # a folder is not replaced in one step
+        part.replace(path)
     finally:
+        _recover(path)
+
+
+def beside(path: Path) -> tuple[Path, Path]:
+    """Return where `whole` writes, and where it lays an old folder aside for a moment."""
+    return path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.old.part")
+
+
+def _recover(path: Path) -> None:
+    """Remove what is not whole; an old folder that has no successor comes back."""
+    part, old = beside(path)
+    remove(part)
+    if lexists(old):
+        # Under the name `part` a folder that is half removed is never taken for whole.
+        old.rename(part if lexists(path) else path)
         remove(part)
 
 
 def remove(path: Path) -> None:
     """Remove a file or a folder, if there is one."""
-    if path.is_dir() and not path.is_symlink():
+    if _is_folder(path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -43,9 +65,9 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
+        return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
+        return [_rounded(item) for item in value]
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
