@@ -65,7 +65,7 @@ def split_rows(photo_set: Survey, p: params.Prepare) -> list[Row]:
             split=part,
             group=group,
             sha256=photo.sha256,
-            pixels=photo.pixels,
+            pixels_sha256=photo.pixels_sha256,
             width=photo.width,
             height=photo.height,
             size=photo.size,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import bentoml
-import numpy as np
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -160,29 +159,16 @@ class PhotoClassifier:
         return await _refusing(self.engine.classify(photo))
 
     def _prediction(
-        self, request: Request, photo: bytes, work: Work, top_k: int
+        self, request: Request, photo: bytes, work: Work, top_k: int | None
     ) -> schema.Prediction:
-        answer, classes = work.answer, self.classifier.classes
-        best = int(np.argmax(answer.probabilities))
-        self.telemetry.prediction(work, best, request.state.id, len(photo))
-        named = list(zip(classes, answer.probabilities.tolist(), strict=True))
-        if top_k:
-            named = sorted(named, key=lambda each: -each[1])[:top_k]
-        return schema.Prediction(
-            label=classes[best],
-            confidence=float(answer.probabilities[best]),
-            probabilities=dict(named),
-            prediction_set=[
-                name for name, held in zip(classes, answer.prediction_set, strict=True) if held
-            ],
-            in_distribution=answer.in_distribution,
-            model=self.model,
-        )
+        self.telemetry.prediction(work, work.answer.best, request.state.id, len(photo))
+        answer = work.answer.to_dict(self.classifier.classes, top_k)
+        return schema.Prediction(**answer, model=self.model)
 
-    def _top_k(self, request: Request) -> int:
+    def _top_k(self, request: Request) -> int | None:
         given = request.query_params.get("top_k")
         if given is None:
-            return 0
+            return None
         if not (given.isascii() and given.isdigit() and 0 < int(given[:9]) <= 10**6):
             raise Refused("parameter", f"top_k={given[:20]!r} is not 1 or more")
         return int(given)

@@ -5,7 +5,6 @@ from scipy.stats import beta
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from meadow.inference import conformal
-from meadow.inference.classifier import prediction_set
 
 
 def draw(n: int, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +47,7 @@ def test_the_sets_are_those_of_mapie(coverage: float) -> None:
     _, expected = oracle.predict_set(new)
     limit = conformal.threshold(probabilities, targets, coverage)
 
-    assert np.array_equal(prediction_set(new, limit), expected[:, :, 0])
+    assert np.array_equal(conformal.prediction_set(new, limit), expected[:, :, 0])
 
 
 def test_the_true_class_is_in_the_set_as_often_as_promised() -> None:
@@ -62,7 +61,7 @@ def test_the_true_class_is_in_the_set_as_often_as_promised() -> None:
         probabilities, targets = draw(100, seed=seed)
         new, truth = draw(2000, seed=10_000 + seed)
         limit = conformal.threshold(probabilities, targets, 0.9)
-        found.append(prediction_set(new, limit)[np.arange(2000), truth].mean())
+        found.append(conformal.prediction_set(new, limit)[np.arange(2000), truth].mean())
     low, high = beta.ppf([0.05, 0.95], 91, 10)
 
     assert np.mean(found) == pytest.approx(0.9, abs=0.01)
@@ -74,4 +73,4 @@ def test_too_few_photos_for_the_coverage_put_every_class_into_the_set() -> None:
     probabilities, targets = draw(10)
     limit = conformal.threshold(probabilities, targets, 0.95)
 
-    assert prediction_set(draw(50, seed=1)[0], limit).all()
+    assert conformal.prediction_set(draw(50, seed=1)[0], limit).all()

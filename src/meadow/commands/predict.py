@@ -73,17 +73,9 @@ class _Local:
         self.classifier = Classifier.load(model)
 
     def ask(self, photo: bytes) -> dict[str, Any]:
-        classes, answer = self.classifier.classes, self.classifier.predict(photo)
-        best = int(answer.probabilities.argmax())
-        held = zip(classes, answer.prediction_set, strict=True)
-        return {
-            "label": classes[best],
-            "confidence": float(answer.probabilities[best]),
-            "probabilities": dict(zip(classes, answer.probabilities.tolist(), strict=True)),
-            "prediction_set": [name for name, is_held in held if is_held],
-            "in_distribution": answer.in_distribution,
-            "model": {"name": "photo_classifier", "version": self.classifier.version[:12]},
-        }
+        answer = self.classifier.predict(photo).to_dict(self.classifier.classes)
+        version = self.classifier.version[:12]
+        return {**answer, "model": {"name": "photo_classifier", "version": version}}
 
 
 def _record(classify: Classify, path: str) -> dict[str, Any]:

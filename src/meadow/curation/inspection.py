@@ -25,7 +25,7 @@ class GoodPhoto:
         size: of the file, bytes.
         format: JPEG, PNG or WEBP.
         fingerprint: for near-duplicates, see `near_duplicates.fingerprint`.
-        pixels: SHA-256 of the network's input, the key of the photo's frozen features.
+        pixels_sha256: of the network's input, the key of the photo's frozen features.
 
     """
 
@@ -36,7 +36,7 @@ class GoodPhoto:
     size: int
     format: str
     fingerprint: NDArray[np.uint8]
-    pixels: str
+    pixels_sha256: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,6 @@ def inspect(
         size=len(data),
         format=str(header.format),
         fingerprint=near_duplicates.fingerprint(image),
-        pixels=hashlib.sha256(pixels.data).hexdigest(),
+        pixels_sha256=hashlib.sha256(pixels.data).hexdigest(),
     )
     return photo, pixels

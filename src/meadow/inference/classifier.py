@@ -11,12 +11,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from meadow.errors import MeadowError
+from meadow.inference import conformal
+from meadow.inference.conformal import Probabilities
 from meadow.inference.onnx_session import digest, open_session
 from meadow.pipeline.image import Preprocessing
 
 FOLDER = Path("models/classifier")
 NETWORK = "model.onnx"
-Probabilities = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,30 @@ class Answer:
     prediction_set: NDArray[np.bool_]
     distance: float
     in_distribution: bool
+
+    @property
+    def best(self) -> int:
+        """Index of the most probable class."""
+        return int(self.probabilities.argmax())
+
+    def to_dict(self, classes: Sequence[str], top_k: int | None = None) -> dict[str, Any]:
+        """Return the answer as the service and `meadow predict` give it, but for the model's name.
+
+        Args:
+            classes: their names, in the order of the probabilities.
+            top_k: how many probabilities, the highest first; None gives all, in that order.
+
+        """
+        named = list(zip(classes, self.probabilities.tolist(), strict=True))
+        ranked = sorted(named, key=lambda pair: -pair[1])
+        held = zip(classes, self.prediction_set, strict=True)
+        return {
+            "label": classes[self.best],
+            "confidence": float(self.probabilities[self.best]),
+            "probabilities": dict(ranked[:top_k] if top_k else named),
+            "prediction_set": [name for name, is_held in held if is_held],
+            "in_distribution": self.in_distribution,
+        }
 
 
 @dataclass(frozen=True)
@@ -95,11 +120,11 @@ class Classifier:
             from, (n,).
 
         """
-        found, distance = self.session.run(["probabilities", "distance"], {"pixels": pixels})
-        found = found.astype(np.float64)
-        return found / found.sum(axis=1, keepdims=True), distance.astype(np.float64)
+        outputs = self.session.run(["probabilities", "distance"], {"pixels": pixels})
+        probabilities, distance = (output.astype(np.float64) for output in outputs)
+        return probabilities / probabilities.sum(axis=1, keepdims=True), distance
 
-    def predict(self, photo: bytes) -> "Answer":
+    def predict(self, photo: bytes) -> Answer:
         """Classify the bytes of one photo file.
 
         Raises:
@@ -109,7 +134,7 @@ class Classifier:
         """
         return self.answer(self.preprocessing(photo))
 
-    def answer(self, pixels: NDArray[np.uint8]) -> "Answer":
+    def answer(self, pixels: NDArray[np.uint8]) -> Answer:
         """Classify one preprocessed photo, (size, size, 3).
 
         Raises:
@@ -125,15 +150,9 @@ class Classifier:
         return Answer(
             probabilities=probabilities[0],
             distance=float(distance[0]),
-            prediction_set=prediction_set(probabilities[0], self.about["set_threshold"]),
+            prediction_set=conformal.prediction_set(probabilities[0], self.about["set_threshold"]),
             in_distribution=bool(distance[0] <= self.about["distance_threshold"]),
         )
-
-
-def prediction_set(probabilities: Probabilities, threshold: float) -> NDArray[np.bool_]:
-    """Tell which classes are in the set; `conformal.threshold` chose the threshold."""
-    inside: NDArray[np.bool_] = 1 - probabilities <= threshold
-    return inside
 
 
 def describe(

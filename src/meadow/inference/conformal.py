@@ -10,10 +10,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Probabilities = NDArray[np.float64]
 
 
-def threshold(probabilities: Floats, targets: NDArray[np.int64], coverage: float) -> float:
+def prediction_set(probabilities: Probabilities, limit: float) -> NDArray[np.bool_]:
+    """Tell which classes are in the set, given the `threshold`; both of the same shape."""
+    inside: NDArray[np.bool_] = _score(probabilities) <= limit
+    return inside
+
+
+def threshold(probabilities: Probabilities, targets: NDArray[np.int64], coverage: float) -> float:
     """Return the score up to which a class is in the set.
 
     Args:
@@ -26,6 +32,10 @@ def threshold(probabilities: Floats, targets: NDArray[np.int64], coverage: float
         too small for that rank.
 
     """
-    scores = np.sort(1 - probabilities[np.arange(len(targets)), targets])
+    scores = np.sort(_score(probabilities[np.arange(len(targets)), targets]))
     rank = math.ceil((len(scores) + 1) * coverage)
     return float(scores[rank - 1]) if rank <= len(scores) else 1.0
+
+
+def _score(p: Probabilities) -> Probabilities:
+    return 1 - p

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,9 @@ from meadow.pipeline.image import Preprocessing
 from meadow.pipeline.splits import Split
 
 FOLDER = Path("data/prepared")
+COLUMNS = (  # of manifest.csv, the fields of a `Row`
+    "path", "label", "split", "group", "sha256", "pixels", "width", "height", "size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Row:
         split: train, val or test.
         group: smallest SHA-256 of the photo's group of near-duplicates.
         sha256: of the file.
-        pixels: SHA-256 of the network's input, the key of its frozen features.
+        pixels_sha256: of the network's input, the key of its frozen features; column `pixels`.
         width, height: as decoded, pixels.
         size: of the file, bytes.
 
@@ -43,7 +46,7 @@ class Row:
     split: Split
     group: str
     sha256: str
-    pixels: str
+    pixels_sha256: str
     width: int
     height: int
     size: int
@@ -105,9 +108,10 @@ def load() -> Prepared:
     return Prepared(about["classes"], Preprocessing(**about["preprocessing"]), rows)
 
 
-def _row(record: dict[str, str]) -> Row:
-    numbers = {key: int(record.pop(key)) for key in ("width", "height", "size")}
-    return Row(**record, **numbers)  # type: ignore[arg-type]  # split is one of its three words
+def _row(record: Mapping[str, str]) -> Row:
+    values = [record[column] for column in COLUMNS]
+    texts, numbers = values[:-3], map(int, values[-3:])
+    return Row(*texts, *numbers)  # type: ignore[arg-type]  # split is one of its three words
 
 
 def write_manifest(
@@ -118,7 +122,8 @@ def write_manifest(
     (folder / "classes.json").write_text(
         json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8"
     )
-    write_csv(folder / "manifest.csv", [f.name for f in fields(Row)], map(asdict, rows))
+    records = (dict(zip(COLUMNS, astuple(row), strict=True)) for row in rows)
+    write_csv(folder / "manifest.csv", COLUMNS, records)
 
 
 class Spool:

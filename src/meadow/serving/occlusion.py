@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from meadow.inference.classifier import Classifier, Probabilities
+from meadow.inference.classifier import Classifier
+from meadow.inference.conformal import Probabilities
 from meadow.pipeline.image import MAX_PIXELS
 
 CELLS = 8  # along each side of what the network sees

@@ -53,7 +53,7 @@ def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
     if p.precision == "int8":
         photos = quantization.sample(ready.photos("train"))
         key = ["int8", content, onnxruntime.__version__, _code("quantization")]
-        key += [row.pixels for row in photos.rows]
+        key += [row.pixels_sha256 for row in photos.rows]
         file, content = _cached(key, partial(_quantise, file, photos))
     return file, content
 
@@ -154,10 +154,12 @@ def frozen(
                 "CREATE TABLE IF NOT EXISTS features"
                 " (pixels PRIMARY KEY, vectors BLOB, texture BLOB)"
             )
-            missing = [i for i, row in enumerate(photos.rows) if not _find(table, row.pixels)]
+            missing = [
+                i for i, row in enumerate(photos.rows) if not _find(table, row.pixels_sha256)
+            ]
             if missing:
                 _compute(table, network, photos, missing, workers)
-            found = [blobs for row in photos.rows if (blobs := _find(table, row.pixels))]
+            found = [blobs for row in photos.rows if (blobs := _find(table, row.pixels_sha256))]
     except sqlite3.DatabaseError as error:
         raise MeadowError(
             f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
@@ -190,7 +192,8 @@ def _compute(
         # Committed one by one: a kill loses at most the photos in flight.
         with table:
             table.execute(
-                "INSERT OR IGNORE INTO features VALUES (?, ?, ?)", (photos.rows[i].pixels, *blobs)
+                "INSERT OR IGNORE INTO features VALUES (?, ?, ?)",
+                (photos.rows[i].pixels_sha256, *blobs),
             )
 
 

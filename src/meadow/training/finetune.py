@@ -120,7 +120,9 @@ def finetune(
 
 def checkpoint(p: Train, weights: Weights, ready: Prepared) -> Path:
     """Return the file for the state of a run; its name is the content of all that decides it."""
-    photos = [(row.pixels, row.label, row.split) for row in ready.rows if row.split != "test"]
+    photos = [
+        (row.pixels_sha256, row.label, row.split) for row in ready.rows if row.split != "test"
+    ]
     here = Path(__file__)
     code = [here.with_name(f"{name}.py").read_text("utf-8") for name in CODE]
     key = repr((p.arch, weights.content, photos, p.finetune, p.seed, code, torch.__version__))

@@ -30,7 +30,7 @@ PIXELS = "pixels.centred"
 
 def sample(photos: Photos) -> Photos:
     """Return the `SEEN` photos with the lowest hashes: few new photos change which these are."""
-    chosen = sorted(range(len(photos.rows)), key=lambda i: photos.rows[i].pixels)[:SEEN]
+    chosen = sorted(range(len(photos.rows)), key=lambda i: photos.rows[i].pixels_sha256)[:SEEN]
     rows = [photos.rows[i] for i in chosen]
     return Photos(rows, photos.pixels[chosen], photos.targets[chosen])
 
