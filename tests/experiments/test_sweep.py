@@ -20,8 +20,8 @@ from optuna.distributions import (
 
 from meadow.errors import MeadowError
 from meadow.experiments import search_space
-from meadow.experiments.objective import Metric
-from meadow.experiments.search_space import Ranges, parse
+from meadow.experiments.objective import Objective
+from meadow.experiments.search_space import parse
 
 MEADOW = (sys.executable, "-c", "from meadow.cli import main; main()")
 L2 = "train.probe.l2=0.003..3:log"
@@ -70,18 +70,28 @@ def test_a_key_or_value_that_a_stage_would_refuse(
 ) -> None:
     """Is refused at once, not by 50 failed trials; and so is what would move the goal."""
     with pytest.raises(MeadowError, match=re.escape(said)):
-        Ranges.read({key: text})
+        search_space.read([f"{key}={text}"], None)
 
 
 def test_ranges_in_a_file_are_those_of_the_command_line(project: Path) -> None:
-    """`key: range`, one a line; a form that is not this one is named."""
+    """`key: range`, one a line; the command line wins; a form that is not this one is named."""
     file = project / "sweep.yaml"
     file.write_text("train.probe.l2: 0.003..3:log\ntrain.seed: 3\n")
 
-    assert search_space.from_file(file) == {"train.probe.l2": "0.003..3:log", "train.seed": "3"}
-    file.write_text("train: {l2: 3}\n")
+    assert search_space.read(["train.seed=1..2"], file) == {
+        "train.probe.l2": FloatDistribution(0.003, 3, log=True),
+        "train.seed": IntDistribution(1, 2),
+    }
+    file.write_text("train: {probe: {l2: 3}}\n")
     with pytest.raises(MeadowError, match="one range a line"):
-        search_space.from_file(file)
+        search_space.read([], file)
+
+
+def test_an_argument_without_a_range_is_named() -> None:
+    """With the forms that there are."""
+    for arguments in (["train.seed"], []):
+        with pytest.raises(MeadowError, match=r"no range.*LOW\.\.HIGH"):
+            search_space.read(arguments, None)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "log_loss", "brier", "ece", "auroc"])
@@ -89,18 +99,18 @@ def test_ranges_in_a_file_are_those_of_the_command_line(project: Path) -> None:
 def test_no_test_figure_is_selected_on(name: str, method: str) -> None:
     """The best of 50 on the test photos would look better than it is."""
     with pytest.raises(MeadowError, match="test photos"):
-        Metric.of(name, {method})
+        Objective.of(name, {method})
 
 
 def test_the_usual_metric_is_the_log_loss_of_the_method() -> None:
     """And figures of two methods are not compared."""
-    assert Metric.of(None, {"probe"}).name == "cv_log_loss"
-    assert Metric.of(None, {"finetune"}).name == "val.log_loss"
-    assert Metric.of("cv_accuracy", {"probe"}).direction == "maximize"
+    assert Objective.of(None, {"probe"}).name == "cv_log_loss"
+    assert Objective.of(None, {"finetune"}).name == "val.log_loss"
+    assert Objective.of("cv_accuracy", {"probe"}).direction == "maximize"
     with pytest.raises(MeadowError, match="another method"):
-        Metric.of("cv_log_loss", {"finetune"})
+        Objective.of("cv_log_loss", {"finetune"})
     with pytest.raises(MeadowError, match="at a time"):
-        Metric.of(None, {"probe", "finetune"})
+        Objective.of(None, {"probe", "finetune"})
 
 
 @pytest.fixture(scope="module")

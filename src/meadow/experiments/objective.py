@@ -24,15 +24,15 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Metric:
+class Objective:
     """A figure, and whether little or much of it is good."""
 
     name: str
     direction: Direction
 
     @classmethod
-    def of(cls, name: str | None, methods: set[str]) -> "Metric":
-        """Return the metric of this name, or the usual one: the log-loss that all `methods` make.
+    def of(cls, name: str | None, methods: set[str]) -> "Objective":
+        """Return the objective of this name, or the usual one: the log-loss that `methods` make.
 
         Raises:
             MeadowError: it is a test figure, unknown, or not made by a method.

@@ -1,10 +1,9 @@
-"""Ranges of parameters that a sweep may try, such as `train.probe.l2=0.003..3:log`."""
+"""What a sweep may try for each parameter, such as `train.probe.l2=0.003..3:log`."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
-from operator import attrgetter, getitem
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -20,88 +19,59 @@ from ruamel.yaml.error import YAMLError
 from meadow import params
 from meadow.errors import MeadowError
 
-# Other sections decide nothing, or which photos are judged and how: figures of trials that differ
-# in them cannot be compared. Likewise these keys.
-UNSWEPT = ("data.", "evaluate.", "runtime.")
-JUDGES = {"prepare.val", "prepare.test", "prepare.seed", "train.coverage"}
+# They decide nothing, or which photos are judged and how: figures of trials that differ in them
+# cannot be compared.
+FIXED = (
+    "data.", "evaluate.", "runtime.", "train.coverage",
+    "prepare.val", "prepare.test", "prepare.seed",
+)  # fmt: skip
 FORMS = "Write LOW..HIGH, LOW..HIGH:log, or VALUE,VALUE"
+EXAMPLE = "train.probe.l2=0.003..3:log"
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """What to try for each key.
+def read(arguments: Sequence[str], file: Path | None) -> dict[str, BaseDistribution]:
+    """Read the range of each key, and check it as its stage would.
 
-    Attributes:
-        distributions: Optuna's word for each range.
-        current: params.yaml.
-
-    """
-
-    distributions: dict[str, BaseDistribution]
-    current: params.Params
-
-    @classmethod
-    def read(cls, texts: dict[str, str]) -> "Ranges":
-        """Read the range of each key, and check it as its stage would.
-
-        Raises:
-            MeadowError: no range, an unknown key, or one or a value that is refused.
-
-        """
-        if not texts:
-            raise MeadowError(f"there is no range. {FORMS}, such as train.probe.l2=0.003..3:log.")
-        current = params.load()
-        distributions = {}
-        for key, text in texts.items():
-            if key in JUDGES or key.startswith(UNSWEPT):
-                raise MeadowError(
-                    f"{key} cannot be swept: figures of trials that differ in it cannot be"
-                    " compared. Change params.yaml, run `dvc repro`, and commit."
-                )
-            distributions[key] = parse(key, text)
-            for value in _samples(distributions[key]):
-                _check(current, key, value)
-        return cls(distributions, current)
-
-    def values(self, key: str) -> set[Any]:
-        """Return the values that a key without a wide range may have."""
-        choice = self.distributions.get(key)
-        return (
-            {*choice.choices}
-            if isinstance(choice, CategoricalDistribution)
-            else {attrgetter(key)(self.current)}
-        )
-
-
-def from_file(path: Path) -> dict[str, str]:
-    """Read ranges from a YAML file: `train.probe.l2: 0.003..3:log` on each line.
+    Args:
+        arguments: `KEY=RANGE`; they take precedence over the file.
+        file: YAML with one `KEY: RANGE` a line, or None.
 
     Raises:
-        MeadowError: there is no such file, or it is of another form.
+        MeadowError: no range, an unknown key, or a range or value that is refused.
 
     """
+    texts = _from_file(file) if file else {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise MeadowError(f"{argument!r} is no range. {FORMS} behind KEY=.")
+        texts[key] = text
+    if not texts:
+        raise MeadowError(f"there is no range. {FORMS}, such as {EXAMPLE}.")
+    current = params.load()
+    space = {}
+    for key, text in texts.items():
+        if key.startswith(FIXED):
+            raise MeadowError(
+                f"{key} cannot be swept: figures of trials that differ in it cannot be compared."
+                " Change params.yaml, run `dvc repro`, and commit."
+            )
+        space[key] = parse(key, text)
+        for value in _samples(space[key]):
+            _check(current, key, value)
+    return space
+
+
+def _from_file(path: Path) -> dict[str, str]:
     try:
         texts = YAML(typ="safe").load(path)
     except (OSError, YAMLError) as error:
         raise MeadowError(f"{path} cannot be read: {error}") from None
     if not isinstance(texts, dict) or any(isinstance(t, dict | list) for t in texts.values()):
         raise MeadowError(
-            f"{path}: write one range a line, such as `train.probe.l2: 0.003..3:log`."
+            f"{path}: write one range a line, such as `{EXAMPLE.replace('=', ': ')}`."
         )
     return {str(key): str(text) for key, text in texts.items()}
-
-
-def from_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """Read ranges from a command line.
-
-    Raises:
-        MeadowError: one is not `KEY=RANGE`.
-
-    """
-    for argument in arguments:
-        if "=" not in argument:
-            raise MeadowError(f"{argument!r} is no range. {FORMS} behind KEY=.")
-    return dict(argument.split("=", 1) for argument in arguments)
 
 
 def parse(key: str, text: str) -> BaseDistribution:
@@ -114,16 +84,16 @@ def parse(key: str, text: str) -> BaseDistribution:
     ends = re.fullmatch(r"(.+?)\.\.(.+?)(:log)?", text)
     values = [_value(part) for part in (ends.groups()[:2] if ends else text.split(","))]
     try:
-        if ends is None:
+        if not ends:
             if None in values or not text.isprintable() or ":" in text:
                 raise ValueError("a value is empty, or has a colon")
             return CategoricalDistribution(values)
-        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        if not all(type(value) in (int, float) for value in values):
             raise ValueError("its ends are no numbers")
-        low, high = values
+        (low, high), log = values, bool(ends[3])
         if isinstance(low, int) and isinstance(high, int):
-            return IntDistribution(low, high, log=bool(ends[3]))
-        return FloatDistribution(low, high, log=bool(ends[3]))
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(low, high, log=log)
     except ValueError as error:
         raise MeadowError(f"{key}: the range {text!r} is refused: {error}. {FORMS}.") from None
 
@@ -136,13 +106,15 @@ def _value(text: str) -> Any:
         return None
 
 
-def _samples(choice: BaseDistribution) -> list[Any]:
-    if isinstance(choice, CategoricalDistribution):
-        return list(choice.choices)
-    if isinstance(choice, IntDistribution):  # the second shows what must be a multiple
-        return [choice.low, min(choice.low + 1, choice.high), choice.high]
-    assert isinstance(choice, FloatDistribution)  # noqa: S101
-    return [choice.low, choice.high]
+def _samples(distribution: BaseDistribution) -> Sequence[Any]:
+    """Return values whose check is that of all."""
+    if isinstance(distribution, IntDistribution):  # the second shows what must be a multiple
+        low, high = distribution.low, distribution.high
+        return low, min(low + 1, high), high
+    if isinstance(distribution, FloatDistribution):
+        return distribution.low, distribution.high
+    assert isinstance(distribution, CategoricalDistribution)  # noqa: S101
+    return distribution.choices
 
 
 def _check(current: params.Params, key: str, value: Any) -> None:

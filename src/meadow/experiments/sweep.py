@@ -23,18 +23,20 @@ from typing import Any
 
 import optuna
 from optuna import Study
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from meadow import params
 from meadow.errors import MeadowError
 from meadow.experiments import search_space
-from meadow.experiments.objective import Metric
-from meadow.experiments.search_space import Ranges
+from meadow.experiments.objective import Objective
 from meadow.storage import dvc_git, s3_remote
 
 FOLDER = Path(".dvc/tmp/sweeps")  # ignored by Git and DVC
-AT_ONCE = 2  # while one trial starts, another computes; `dvc exp run` alone: 3.2 s against 5.9
-
-WIDTH = 150  # of an error in a trial's line
+# On any machine: while one trial starts Python and DVC on one core, the other computes on all of
+# them. More at once would share the cores, and be chosen from fewer results.
+TRIALS_AT_ONCE = 2
+MESSAGE_WIDTH = 150  # characters of an error in a trial's line
 
 
 def sweep(
@@ -43,8 +45,8 @@ def sweep(
     """Try values until there are so many trials; go on where an earlier start ended.
 
     Args:
-        arguments: ranges as `KEY=RANGE`; they take precedence over those of the file.
-        file: more ranges in YAML, or None.
+        arguments: ranges as `search_space.read` takes them.
+        file: likewise.
         trials: how many, those of an earlier start included.
         metric: what to select on; None is the usual one of the method.
 
@@ -54,28 +56,27 @@ def sweep(
     """
     if trials < 1:
         raise MeadowError(f"--trials {trials} is refused: 1 or more.")
-    texts = search_space.from_file(file) if file else {}
-    texts |= search_space.from_arguments(arguments)
-    ranges = Ranges.read(texts)
-    aim = Metric.of(metric, ranges.values("train.method"))
+    space = search_space.read(arguments, file)
+    methods = getattr(space.get("train.method"), "choices", [params.load().train.method])
+    objective = Objective.of(metric, set(methods))
     _refuse_changes()
-    identity = json.dumps([sorted(texts.items()), aim.name, dvc_git.git("rev-parse", "HEAD")])
+    commit = dvc_git.git("rev-parse", "HEAD")
+    identity = json.dumps([sorted(f"{key} {space[key]}" for key in space), objective.name, commit])
     name = f"sweep-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
     with _alone(FOLDER / name):
-        study = _study(name, aim)
+        study = _study(name, objective)
         done = len(_finished(study))
-        print(f"{name}: {aim.name} over {trials} trials, {done} of them known.", flush=True)
-        if done < trials:
-            try:
-                cache = dvc_git.dvc("cache", "dir", quiet=True).strip()
-                count = min(AT_ONCE, trials - done)
-                clones = [_clone(FOLDER / name, cache) for _ in range(count)]
-                while (left := trials - len(_finished(study))) > 0:
-                    _batch(study, ranges, aim, clones[:left], trials)
-            except KeyboardInterrupt:
-                print("\nThe same command goes on from here.")
-                raise
-    _conclude(study, aim)
+        print(f"{name}: {objective.name} over {trials} trials, {done} of them known.", flush=True)
+        try:
+            cache = dvc_git.dvc("cache", "dir", quiet=True).strip()
+            count = min(TRIALS_AT_ONCE, max(trials - done, 0))
+            clones = [_clone(FOLDER / name, cache) for _ in range(count)]
+            while (left := trials - len(_finished(study))) > 0:
+                _run_batch(study, space, objective, clones[:left], trials)
+        except KeyboardInterrupt:
+            print("\nThe same command goes on from here.")
+            raise
+    _conclude(study, objective)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Run:
 
     @classmethod
     def start(cls, clone: Path, name: str, values: dict[str, Any]) -> "Run":
-        """Start it; all that it says goes into a log."""
+        """Start it; all that it prints goes into a log."""
         dvc_git.git("reset", "--quiet", "--hard", cwd=clone)
         # JSON's words are Hydra's too, and its quotes keep a text a text
         settings = [f"--set-param={key}={json.dumps(value)}" for key, value in values.items()]
@@ -103,7 +104,7 @@ class Run:
             )  # fmt: skip
         return cls(process, clone, name, log, time.monotonic())
 
-    def figure(self, aim: Metric) -> float:
+    def figure(self, objective: Objective) -> float:
         """Wait for the end, take the experiment over, and return its figure.
 
         Raises:
@@ -112,8 +113,8 @@ class Run:
         """
         if self.process.wait():
             log = self.log.relative_to(Path.cwd())
-            raise MeadowError(f"{_last_words(self.log)} (all of it: {log})")
-        figure = aim.read(self.clone)
+            raise MeadowError(f"{_last_message(self.log)} (all of it: {log})")
+        figure = objective.read(self.clone)
         refs = f"refs/exps/*/{self.name}"
         dvc_git.git("fetch", "--quiet", str(self.clone), f"+{refs}:{refs}")
         return figure
@@ -125,43 +126,49 @@ class Run:
             self.process.wait()
 
 
-def _batch(study: Study, ranges: Ranges, aim: Metric, clones: list[Path], trials: int) -> None:
+def _run_batch(
+    study: Study,
+    space: dict[str, BaseDistribution],
+    objective: Objective,
+    clones: list[Path],
+    trials: int,
+) -> None:
     """Run a trial in each clone, and tell them to the study in their order.
 
     So the next choice depends on what is known by then, never on which trial was faster.
     """
-    finished = _finished(study)
-    study.sampler = optuna.samplers.TPESampler(seed=len(finished), constant_liar=True)
-    seen = {_key(trial) for trial in finished}
+    known = {_values(trial): trial for trial in _finished(study)}
+    study.sampler = optuna.samplers.TPESampler(seed=len(known), constant_liar=True)
+    first = len(_finished(study)) + 1
     batch: list[tuple[Trial, Run | None]] = []
     try:
         for clone in clones:
-            trial = study.ask(ranges.distributions)
+            trial = study.ask(space)
+            new = _values(trial) not in {*known, *(_values(other) for other, _ in batch)}
             name = trial.user_attrs.get("name", f"{study.study_name}-{trial.number:03}")
             trial.set_user_attr("name", name)
-            new = _key(trial) not in seen
-            seen.add(_key(trial))
             batch.append((trial, Run.start(clone, name, trial.params) if new else None))
-        for number, (trial, run) in enumerate(batch, len(finished) + 1):
+        for number, (trial, run) in enumerate(batch, first):
             values = "  ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
-            print(f"{number:>3}/{trials}  {values}  {_tell(study, trial, run, aim)}", flush=True)
+            outcome = _tell(study, trial, run, objective)
+            print(f"{number:>3}/{trials}  {values}  {outcome}", flush=True)
     finally:
         for _, run in batch:
             if run:
                 run.stop()
 
 
-def _tell(study: Study, trial: Trial, run: Run | None, aim: Metric) -> str:
+def _tell(study: Study, trial: Trial, run: Run | None, objective: Objective) -> str:
     """Tell the study what came of a trial, and return it in words."""
     figure = error = None
     if run:
         try:
-            figure = run.figure(aim)
+            figure = run.figure(objective)
         except MeadowError as failure:
             error = str(failure)
         how = f"{time.monotonic() - run.started:.1f} s"
     else:
-        same = next(each for each in _finished(study) if _key(each) == _key(trial))
+        same = next(other for other in _finished(study) if _values(other) == _values(trial))
         figure, error, how = same.value, same.user_attrs.get("error"), "known"
         trial.set_user_attr("name", same.user_attrs["name"])
     if figure is None:
@@ -170,15 +177,15 @@ def _tell(study: Study, trial: Trial, run: Run | None, aim: Metric) -> str:
         return f"failed ({how}): {error}"
     study.tell(trial, figure)
     best = study.best_trial
-    return f"{aim.name} {figure:.5f} ({how})  best {best.value:.5f} {best.user_attrs['name']}"
+    return f"{objective.name} {figure:.5f} ({how})  best {best.value:.5f} {best.user_attrs['name']}"
 
 
-def _study(name: str, aim: Metric) -> Study:
+def _study(name: str, objective: Objective) -> Study:
     """Open the study; what ran when it was killed is to be tried again, under the same name."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{FOLDER / name}/study.db",
-        study_name=name, direction=aim.direction, load_if_exists=True,
+        study_name=name, direction=objective.direction, load_if_exists=True,
     )  # fmt: skip
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
@@ -192,7 +199,7 @@ def _finished(study: Study) -> list[FrozenTrial]:
     return [t for t in ended if t.state == TrialState.COMPLETE or "error" in t.user_attrs]
 
 
-def _key(trial: Trial | FrozenTrial) -> str:
+def _values(trial: Trial | FrozenTrial) -> str:
     return json.dumps(trial.params, sort_keys=True)
 
 
@@ -200,7 +207,7 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _conclude(study: Study, aim: Metric) -> None:
+def _conclude(study: Study, objective: Objective) -> None:
     finished = _finished(study)
     failed = [trial for trial in finished if trial.state == TrialState.FAIL]
     if len(failed) == len(finished):
@@ -209,8 +216,8 @@ def _conclude(study: Study, aim: Metric) -> None:
         print(f"{len(failed)} of {len(finished)} trials failed.")
     best = study.best_trial
     name = best.user_attrs["name"]
-    print(f"Best: {name}, {aim.name} {best.value:.5f}. Next: `dvc exp apply {name}`;")
-    print(f"`dvc exp show --only-changed{aim.sorting}` lists them all.")
+    print(f"Best: {name}, {objective.name} {best.value:.5f}. Next: `dvc exp apply {name}`;")
+    print(f"`dvc exp show --only-changed{objective.sorting}` lists them all.")
 
 
 @contextmanager
@@ -230,8 +237,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _remove_clones(folder: Path) -> None:
-    for left in folder.glob("clone-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for clone in folder.glob("clone-*"):
+        shutil.rmtree(clone, ignore_errors=True)
 
 
 def _clone(folder: Path, cache: str) -> Path:
@@ -257,30 +264,22 @@ def _refuse_changes() -> None:
         MeadowError: code, parameters or data differ from it.
 
     """
-    changed = [
-        line[3:]
-        for line in dvc_git.git("status", "--porcelain").splitlines()
-        if not line.startswith("??") or line.startswith("?? src/")
-    ]
-    data = dvc_git.git("ls-files", "*.dvc").splitlines()
-    if not changed and data:
-        status = json.loads(dvc_git.dvc("status", "--json", *data, quiet=True))
-        if status:
-            raise MeadowError(
-                f"the data have changed since they were tracked: {', '.join(status)}. Run `dvc add`"
-                " or `dvc checkout`, then `git commit -a`: trials start from the last commit."
-            )
+    lines = dvc_git.git("status", "--porcelain").splitlines()
+    changed = [line[3:] for line in lines if not line.startswith("??") or line[3:7] == "src/"]
+    if data := dvc_git.git("ls-files", "*.dvc").splitlines():
+        changed += json.loads(dvc_git.dvc("status", "--json", *data, quiet=True))
     if changed:
         raise MeadowError(
-            f"trials start from the last commit, and this is not in it: {', '.join(changed)}."
-            " Run `git add` and `git commit`, or take it back, first."
+            f"trials start from the last commit, and this is not in it: {', '.join(changed)}. Run"
+            " `dvc add` for photos, `git add` and `git commit`; or take it back with `git checkout`"
+            " and `dvc checkout`."
         )
 
 
-def _last_words(log: Path) -> str:
-    """Return what a failed stage said last: the end of its own message, not DVC's about it."""
+def _last_message(log: Path) -> str:
+    """Return what a failed stage printed last: the end of its own message, not DVC's about it."""
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
-    own = [line for line in lines if line.startswith("error: ")]
+    of_stage = [line for line in lines if line.startswith("error: ")]
     other = [line for line in lines if line and not line.startswith(("ERROR", "WARNING"))]
-    said = (own or other or lines or ["it said nothing"])[-1].removeprefix("error: ")
-    return said if len(said) <= WIDTH else f"{said[:WIDTH]}..."
+    message = (of_stage or other or lines or ["it printed nothing"])[-1].removeprefix("error: ")
+    return message if len(message) <= MESSAGE_WIDTH else f"{message[:MESSAGE_WIDTH]}..."
