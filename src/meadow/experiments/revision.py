@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -24,7 +25,8 @@ WORKSPACE = "workspace"
 PREDICTIONS, REVIEW = "reports/predictions.csv", "reports/review.csv"
 METRICS = "metrics"
 LOCK = "dvc.lock"
-EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
+# DVC keeps an experiment as refs/exps/BASELINE/NAME; Git does not find it by its name alone.
+NAMED = re.compile(r"(\w+) refs/(?:heads|tags|exps/[0-9a-f]{2}/[0-9a-f]{38})/(.+)")
 
 
 @dataclass(frozen=True)
@@ -51,27 +53,22 @@ class Revision:
         if name == WORKSPACE:
             return cls(name, "")
         if not name.startswith("-"):  # Git would read an option
-            try:
-                found = dvc_git.git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-                return cls(name, found)
-            except MeadowError:
-                pass
-        experiments = _experiments()
-        commits = {commit for each, commit in experiments if each == name}
+            with suppress(MeadowError):
+                arguments = ("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+                return cls(name, dvc_git.git(*arguments))
+        lines = dvc_git.git("for-each-ref", "--format=%(objectname) %(refname)").splitlines()
+        refs = [(ref[2], ref[1]) for line in lines if (ref := NAMED.fullmatch(line))]
+        commits = {commit for known, commit in refs if known == name}
         if len(commits) == 1:
             return cls(name, commits.pop())
         if commits:
             listed = ", ".join(sorted(commit[:7] for commit in commits))
             raise MeadowError(f"{name!r} names several experiments: {listed}. Write one of these.")
-        refs = dvc_git.git(
-            "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags"
-        ).split("\n")
-        known = [WORKSPACE, "HEAD", *refs, *sorted({each for each, _ in experiments})]
+        known = [WORKSPACE, "HEAD", *sorted({known for known, _ in refs})]
         raise MeadowError(
-            f"{name!r} is no commit, tag, branch or experiment."
-            f"{did_you_mean(name, filter(None, known), most=3)} `git log --oneline`,"
-            " `git tag` and `dvc exp list --all-commits` list them; the files as they lie here are"
-            f" {WORKSPACE!r}."
+            f"{name!r} is no commit, tag, branch or experiment.{did_you_mean(name, known, most=3)}"
+            " `git log --oneline`, `git tag` and `dvc exp list --all-commits` list them; the files"
+            f" as they lie here are {WORKSPACE!r}."
         )
 
     @property
@@ -208,13 +205,6 @@ class Revision:
     @cached_property
     def _files(self) -> DVCFileSystem:
         return DVCFileSystem(".", rev=self.commit or None)
-
-
-def _experiments() -> list[tuple[str, str]]:
-    """List the experiments of all commits: name and commit."""
-    lines = dvc_git.git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
-    pairs = (line.partition(" ")[::2] for line in lines.split("\n"))
-    return [(match[1], commit) for commit, ref in pairs if (match := EXPERIMENT.fullmatch(ref))]
 
 
 def _answer(record: Mapping[str, str]) -> Prediction:

@@ -1,0 +1,43 @@
+"""Recipes, as `meadow recipe NAME` writes them."""
+
+from pathlib import Path
+
+import pytest
+
+from meadow import params
+from meadow.cli import main
+
+
+@pytest.mark.parametrize("name", ["demo", "probe", "finetune"])
+def test_a_recipe_switches_the_values_and_keeps_the_comments(
+    project: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Every comment stays, the diff is shown, and the result is valid."""
+    comments = [line.partition("#")[2] for line in Path("params.yaml").read_text().splitlines()]
+    main(["recipe", "finetune"])
+    main(["recipe", name])
+    text = Path("params.yaml").read_text()
+    chosen = params.load().train
+
+    assert [line.partition("#")[2] for line in text.splitlines()] == comments
+    assert "+  arch: mobilenet_v2" in capsys.readouterr().out
+    assert chosen.method == ("probe" if name == "probe" else "finetune")
+
+
+def test_the_demo_recipe_is_what_is_committed(project: Path) -> None:
+    """And switching there and back leaves the file as it was."""
+    committed = Path("params.yaml").read_text()
+    main(["recipe", "demo"])
+    assert committed == Path("params.yaml").read_text()
+    main(["recipe", "probe"])
+    main(["recipe", "demo"])
+
+    assert committed == Path("params.yaml").read_text()
+
+
+def test_an_unknown_recipe_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the known ones."""
+    with pytest.raises(SystemExit):
+        main(["recipe", "magic"])
+
+    assert "finetune" in capsys.readouterr().err
