@@ -37,7 +37,7 @@ def surroundings(folder: Path, **environment: str) -> dict[str, str]:
     """Return the environment of commands in a folder."""
     return {
         **os.environ,
-        "PYTHONPATH": str(folder / "src"),
+        "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{ROOT / 'src'}",  # the project may have none
         "MEADOW_CACHE": str(folder / ".dvc/tmp/meadow"),
         "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": "user.name",

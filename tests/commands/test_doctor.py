@@ -84,7 +84,7 @@ def test_a_full_disk_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Below 1 GiB."""
     monkeypatch.setattr(doctor, "FREE", 2**60)
 
-    with pytest.raises(MeadowError, match=r"too little for another version.*dvc gc"):
+    with pytest.raises(MeadowError, match=r"too little for another version.*gc --all-commits"):
         doctor.disk()
 
 

@@ -18,7 +18,7 @@ from servers import BUCKET, KEY, SECRET, Server, meadow, point, small_project
 
 from meadow.errors import MeadowError
 from meadow.storage import s3_remote
-from meadow.storage.s3_remote import Remote
+from meadow.storage.s3_remote import MissingError, Remote
 
 pytestmark = pytest.mark.slow
 WITHIN = 15  # seconds
@@ -163,6 +163,54 @@ def test_a_reader_can_pull_and_cannot_push(folder: Path, server: Server, tmp_pat
     assert share.returncode == 1
     assert "the key may not write in bucket 'meadow'" in share.stderr
     assert verify.returncode == 0, verify.stderr
+
+
+def refusal(status: int, code: str) -> tuple[int, bytes]:
+    return status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (refusal(404, "NoSuchKey"), "files/md5/ab/cd is not in bucket 'meadow'"),
+        (refusal(404, "NoSuchBucket"), "there is no bucket 'meadow'"),
+        (refusal(403, "AccessDenied"), "the key may not read files/md5/ab/cd in bucket 'meadow'"),
+        (refusal(503, "SlowDown"), r"answers 503 SlowDown to read files/md5/ab/cd: no Run this a"),
+        ((200, b"half"), r"does not answer as S3 does: 4 read, but total bytes expected is 8"),
+        (refusal(500, "InternalError"), r"answers 500 InternalError .* see the server's log"),
+        ((0, b""), r"fell silent for 0\.2 s when asked to read files/md5/ab/cd\. Run this again"),
+    ],
+)
+def test_only_a_404_of_the_object_is_a_missing_object(
+    answer: tuple[int, bytes], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is an error in its own words: none of them is a reason to delete the object."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answer
+            if not status:
+                silent.wait(WITHIN)
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body) * (2 if status == 200 else 1)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    silent = threading.Event()
+    monkeypatch.setattr(s3_remote, "TIMEOUT", 0.2)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        threading.Thread(target=web.serve_forever, args=(0.01,)).start()
+        modify("endpointurl", f"http://127.0.0.1:{web.server_port}")
+        with pytest.raises(MeadowError, match=message) as caught:
+            list(Remote.load().pieces("files/md5/ab/cd"))
+        silent.set()
+        web.shutdown()
+
+    assert (caught.type is MissingError) == (b"NoSuchKey" in answer[1])
 
 
 def certificate(folder: Path) -> Path:

@@ -176,15 +176,16 @@ def test_a_client_killed_during_a_push(run: Run, project: Path, server: Server) 
 
 
 def test_a_client_killed_during_a_pull(run: Run, project: Path, tmp_path: Path) -> None:
-    """What came half is never used; the next pull completes."""
+    """What came half is never used nor taken for damage; the next pull completes."""
     large(project, run)
     run(*meadow("share"))
     clone = colleague(project, tmp_path / "clone")
+    cache = clone / ".dvc/cache"
     pulling = begun(clone, "dvc", "pull")
     wait_for(
         lambda: (
-            list((clone / ".dvc/cache").rglob("*.tmp"))
-            or list((clone / ".dvc/cache/files/md5").glob("??/*"))
+            any(path.stat().st_size > BIG // 64 for path in cache.rglob("*.tmp"))
+            or len(list(cache.glob("files/md5/??/*"))) > 20
         )
     )
     os.killpg(pulling.pid, signal.SIGKILL)
@@ -194,7 +195,23 @@ def test_a_client_killed_during_a_pull(run: Run, project: Path, tmp_path: Path) 
 
     assert there("dvc", "status") == "Data and pipelines are up to date.\n"
     assert (clone / "model").read_bytes() == (project / "model").read_bytes()
-    assert "objects are whole" in attempt(clone, *meadow("doctor")).stdout
+    assert "23 objects are whole" in attempt(clone, *meadow("doctor")).stdout
+
+
+def test_what_a_kill_left_in_the_cache_is_no_damage(run: Run, project: Path) -> None:
+    """DVC never removes it: doctor names the command, for a path with a space in it too."""
+    run("dvc", "config", "--local", "cache.dir", str(project / "a cache"))
+    (project / ".dvc/cache").rename(project / "a cache")
+    left = project / "a cache/files/md5/00/.GcKRF7Fq3XWmNqYkqzB5mA.tmp"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"half")
+    report = attempt(project, *meadow("doctor")).stdout
+    line = next(line for line in report.splitlines() if "cache" in line)
+
+    assert line.startswith("ok    cache     22 objects are whole; a killed command left 1 ")
+    run("sh", "-c", line.split("`")[1])
+    assert not left.exists()
+    assert "22 objects are whole\n" in attempt(project, *meadow("doctor")).stdout
 
 
 def object_of(project: Path, path: str) -> str:

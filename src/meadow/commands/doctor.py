@@ -1,18 +1,17 @@
 """Check all that Meadow stands on, and say of each fault what mends it."""
 
+import shlex
 import shutil
 import stat
-import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from configobj import ConfigObj
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
 from packaging.utils import canonicalize_name
 
 from meadow.errors import MeadowError
-from meadow.storage import dvc_objects, s3_remote
+from meadow.storage import dvc_git, dvc_objects, s3_remote
 from meadow.storage.s3_remote import Remote
 
 FREE = 2**30  # bytes
@@ -45,18 +44,17 @@ def doctor() -> None:
 
 def git() -> str:
     """Find Git, a repository, and an author for commits, which experiments are."""
-    for arguments, mend in (
+    for arguments, advice in (
         (["--version"], "Install Git."),
         (["rev-parse", "HEAD"], "Run this in a clone of the project, or `git init` and commit."),
         (["config", "user.email"], "Run `git config user.email YOU@EXAMPLE.ORG`."),
         (["config", "user.name"], "Run `git config user.name YOU`."),
     ):
         try:
-            subprocess.run(["git", *arguments], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            raise MeadowError(f"`git {' '.join(arguments)}` says no. {mend}") from None
-    done = subprocess.run(["git", "--version"], check=True, capture_output=True, text=True)
-    return done.stdout.strip().removeprefix("git version ")
+            dvc_git.git(*arguments)
+        except MeadowError:
+            raise MeadowError(f"`git {' '.join(arguments)}` failed. {advice}") from None
+    return dvc_git.git("--version").removeprefix("git version ")
 
 
 def packages() -> str:
@@ -103,12 +101,14 @@ def keys() -> str:
 
 
 def cache() -> str:
-    """Hash every object in DVC's cache."""
-    folder = _cache()
+    """Hash every object in DVC's cache; what a killed command left half-written is no damage."""
+    folder = dvc_objects.cache()
     if bad := dvc_objects.damaged(folder):
-        files = " ".join(str(path) for path in bad)
-        raise MeadowError(f"{len(bad)} damaged. Run `rm -f {files}`, then `dvc pull`.")
-    return f"{len(dvc_objects.names(folder))} objects are whole"
+        raise MeadowError(f"{len(bad)} damaged. Run `{_rm(bad)}`, then `dvc pull`.")
+    whole = f"{len(dvc_objects.names(folder))} objects are whole"
+    if left := dvc_objects.leftovers(folder):
+        whole += f"; a killed command left {len(left)} unfinished. Run `{_rm(left)}` if DVC is idle"
+    return whole
 
 
 def disk() -> str:
@@ -116,8 +116,9 @@ def disk() -> str:
     free = shutil.disk_usage(".").free
     if free < FREE:
         raise MeadowError(
-            f"{free / 2**20:.0f} MiB free, too little for another version. Make room, for example"
-            " with `dvc gc --workspace`, which removes what the workspace does not use."
+            f"{free / 2**20:.0f} MiB free, too little for another version. Make room: after `make"
+            " share`, `dvc gc --all-commits --all-experiments --not-in-remote` removes from the"
+            " cache what the remote has, or no commit and no experiment uses."
         )
     return f"{free / 2**30:.0f} GiB free"
 
@@ -140,12 +141,8 @@ def clock() -> str:
     return Remote.load().refuse_skew()
 
 
-def _cache() -> Path:
-    try:
-        with Repo() as repo:
-            return Path(repo.cache.local.path).parents[1]
-    except DvcException as error:
-        raise MeadowError(f"{error}. Run this in the project's folder.") from None
+def _rm(paths: Sequence[Path]) -> str:
+    return shlex.join(["rm", "-f", *map(str, paths)])
 
 
 CHECKS = {

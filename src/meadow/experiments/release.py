@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import subprocess
 from pathlib import Path
 
 from meadow.errors import MeadowError
@@ -24,7 +23,7 @@ def release() -> None:
     """
     if json.loads(dvc_git.dvc("status", "--json", quiet=True)):
         raise MeadowError("the pipeline is not up to date. Run `dvc repro`, then `git commit -a`.")
-    if subprocess.run(["git", "diff", "--quiet", "HEAD"], check=False).returncode:
+    if dvc_git.git("status", "--porcelain", "--untracked-files=no"):
         raise MeadowError("there are changes that are not committed. Run `git commit -a`.")
     verdict = json.loads(VERDICT.read_text("utf-8"))
     if not verdict["passed"]:

@@ -14,14 +14,7 @@ def dvc(*arguments: str, quiet: bool = False, cwd: Path | None = None) -> str:
         MeadowError: it failed.
 
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=cwd, check=False, text=True, capture_output=quiet,
-    )  # fmt: skip
-    if done.returncode:
-        said = f":\n{done.stderr.strip()}" if quiet else ""
-        raise MeadowError(f"`dvc {' '.join(arguments)}` failed{said}")
-    return done.stdout or ""
+    return _run([sys.executable, "-m", "dvc"], arguments, quiet, cwd)
 
 
 def git(*arguments: str, cwd: Path | None = None) -> str:
@@ -31,10 +24,21 @@ def git(*arguments: str, cwd: Path | None = None) -> str:
         MeadowError: it failed.
 
     """
-    done = subprocess.run(["git", *arguments], cwd=cwd, check=False, text=True, capture_output=True)
+    return _run(["git"], arguments, True, cwd).rstrip()
+
+
+def _run(program: list[str], arguments: tuple[str, ...], quiet: bool, cwd: Path | None) -> str:
+    name = program[-1]
+    try:
+        done = subprocess.run(
+            [*program, *arguments], cwd=cwd, check=False, text=True, capture_output=quiet
+        )
+    except FileNotFoundError:
+        raise MeadowError(f"there is no `{name}` on PATH. Install it.") from None
     if done.returncode:
-        raise MeadowError(f"`git {' '.join(arguments)}` failed: {done.stderr.strip()}")
-    return done.stdout.rstrip()
+        reason = f":\n{done.stderr.strip()}" if quiet else ""
+        raise MeadowError(f"`{name} {' '.join(arguments)}` failed{reason}")
+    return done.stdout or ""
 
 
 def track(path: Path) -> None:

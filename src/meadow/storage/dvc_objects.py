@@ -6,37 +6,61 @@ when the list of its files is there. These functions look.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from meadow.errors import MeadowError
 from meadow.pipeline import parallel
 
 FOLDER = "files/md5"
+OBJECT = re.compile(r"[0-9a-f]{30}(\.dir)?")  # the rest of the MD5 is the folder's name
+
+
+def cache() -> Path:
+    """Return the cache of the project in the current folder: the folder that holds `files/md5`.
+
+    Raises:
+        MeadowError: there is no project.
+
+    """
+    try:
+        with Repo() as repo:
+            return Path(repo.cache.local.path).parents[1]
+    except DvcException as error:
+        raise MeadowError(f"{error}. Run this in the project's folder.") from None
 
 
 def names(cache: Path) -> list[str]:
-    """Return the objects of a cache, as paths below it, sorted; .dir is a list of a folder's files.
+    """Return the objects of a cache, as paths below it; .dir is a list of a folder's files."""
+    paths = (cache / FOLDER).glob("??/*")
+    return sorted(
+        path.relative_to(cache).as_posix() for path in paths if OBJECT.fullmatch(path.name)
+    )
 
-    Args:
-        cache: the folder that holds `files/md5`.
 
-    """
-    here = cache / FOLDER
-    return sorted(f"{FOLDER}/{path.relative_to(here).as_posix()}" for path in here.glob("??/*"))
+def leftovers(cache: Path) -> list[Path]:
+    """Return what killed commands of DVC left half-written: it goes on under other names."""
+    return sorted((cache / FOLDER).glob("??/.*.tmp"))
 
 
 def damaged(cache: Path) -> list[Path]:
     """Hash every object of a cache; return those that are not what their name says."""
     paths = [cache / name for name in names(cache)]
     hashes = parallel.ordered(_md5, paths, workers=0, title="cache")
-    return [path for path, md5 in zip(paths, hashes, strict=True) if md5 != _oid(path)]
+    return [
+        path
+        for path, md5 in zip(paths, hashes, strict=True)
+        if path.parent.name + path.name.removesuffix(".dir") != md5
+    ]
 
 
 def members(listing: bytes) -> dict[str, str]:
     """Read a .dir object: the object's name of each file in it, by its path below the folder."""
-    return {each["relpath"]: name(each["md5"]) for each in json.loads(listing)}
+    return {file["relpath"]: name(file["md5"]) for file in json.loads(listing)}
 
 
 def name(md5: str) -> str:
@@ -44,34 +68,24 @@ def name(md5: str) -> str:
     return f"{FOLDER}/{md5[:2]}/{md5[2:]}"
 
 
-def whole(name: str, content: bytes) -> bool:
-    """Tell whether this is the content of the object with this name."""
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return name.removesuffix(".dir").endswith(f"{md5[:2]}/{md5[2:]}")
+def whole(name: str, pieces: Iterable[bytes]) -> bool:
+    """Tell whether these pieces are the content of the object with this name."""
+    md5 = hashlib.md5(usedforsecurity=False)
+    for piece in pieces:
+        md5.update(piece)
+    return name.removesuffix(".dir").endswith(f"{md5.hexdigest()[:2]}/{md5.hexdigest()[2:]}")
 
 
-def needed(project: Path, read: Callable[[str], bytes]) -> Iterator[tuple[str, str]]:
-    """Yield the path and the object's name of each file that DVC keeps for a project.
-
-    Args:
-        project: its folder.
-        read: gives the content of an object by its name, for the lists of folders.
-
-    """
+def outs(project: Path) -> list[tuple[str, str]]:
+    """Return path and object's name of each file and folder that DVC keeps for a project."""
     with Repo(str(project)) as repo:
-        for out in repo.index.outs:
-            if not out.use_cache or not out.hash_info:
-                continue
-            top, listing = str(out), name(out.hash_info.value)
-            yield top, listing
-            if out.hash_info.isdir and whole(listing, content := read(listing)):
-                yield from ((f"{top}/{path}", each) for path, each in members(content).items())
+        return [
+            (str(out), name(out.hash_info.value))
+            for out in repo.index.outs
+            if out.use_cache and out.hash_info
+        ]
 
 
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _oid(path: Path) -> str:
-    return path.parent.name + path.name.removesuffix(".dir")

@@ -22,8 +22,13 @@ from meadow.errors import MeadowError
 from meadow.pipeline import atomic
 
 LOCAL = Path(".dvc/config.local")  # never in Git: keys, and what is true of this machine only
-TIMEOUT = 5  # seconds
+TIMEOUT = 5  # seconds without a byte
+PIECE = 2**20  # bytes of an object in memory
 SKEW = timedelta(minutes=5)  # S3 refuses 15
+
+
+class MissingError(MeadowError):
+    """The server says that it has no such object."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,11 @@ class Remote:
             self.client.put_object(Body=content, **where)
         try:
             with self._explained("read"):
-                found = self.client.get_object(**where)["Body"].read()
+                read_back = self.client.get_object(**where)["Body"].read()
         finally:
             with self._explained("delete"):
                 self.client.delete_object(**where)
-        if found != content:
+        if read_back != content:
             raise MeadowError(f"{self.endpoint} gives back other bytes than it was given.")
 
     def make_bucket(self) -> None:
@@ -133,19 +138,27 @@ class Remote:
                 Bucket=self.bucket, Prefix=f"{self.prefix}/"
             )
             return {
-                each["Key"].removeprefix(f"{self.prefix}/"): each["Size"]
+                item["Key"].removeprefix(f"{self.prefix}/"): item["Size"]
                 for page in pages
-                for each in page.get("Contents", [])
+                for item in page.get("Contents", [])
             }
 
-    def get(self, name: str) -> bytes:
-        """Read an object; nothing if it is not there or the server finds it damaged."""
-        try:
-            answer = self.client.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")
-            content: bytes = answer["Body"].read()
-        except (exceptions.ClientError, exceptions.HTTPClientError):
-            return b""
-        return content
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yield the content of an object.
+
+        Raises:
+            MissingError: it is not there.
+            MeadowError: the server does not give it for another reason.
+
+        """
+        with self._explained(f"read {name}"):
+            try:
+                answer = self.client.get_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")
+            except exceptions.ClientError as error:
+                if error.response["Error"]["Code"] == "NoSuchKey":
+                    raise MissingError(f"{name} is not in bucket {self.bucket!r}.") from None
+                raise
+            yield from answer["Body"].iter_chunks(PIECE)
 
     def forget(self, names: Sequence[str]) -> None:
         """Delete objects."""
@@ -169,12 +182,12 @@ class Remote:
         return f"{difference.total_seconds():.0f} s apart"
 
     @contextmanager
-    def _explained(self, deed: str) -> Iterator[None]:
+    def _explained(self, action: str) -> Iterator[None]:
         local = f"`dvc remote modify --local {self.name}"
         try:
             yield
         except exceptions.ClientError as error:
-            raise MeadowError(self._refusal(error, deed, local)) from None
+            raise MeadowError(self._refusal(error, action, local)) from None
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
             raise MeadowError(
                 f"there are no keys for {self.endpoint}. Run `make minio`, or fill in"
@@ -185,6 +198,11 @@ class Remote:
             raise MeadowError(
                 f"the certificate of {self.endpoint} is not trusted: {_last(error)}. Run {local}"
                 " ssl_verify /path/to/ca.pem` with the file of its CA."
+            ) from None
+        except exceptions.ReadTimeoutError:
+            raise MeadowError(
+                f"{self.endpoint} fell silent for {TIMEOUT} s when asked to {action}. Run this"
+                " again; if it stays so, see the server's log."
             ) from None
         except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
             raise MeadowError(
@@ -197,7 +215,7 @@ class Remote:
                 " with the right URL."
             ) from None
 
-    def _refusal(self, error: exceptions.ClientError, deed: str, local: str) -> str:
+    def _refusal(self, error: exceptions.ClientError, action: str, local: str) -> str:
         code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]
         match code:
             case "NoSuchBucket":
@@ -217,8 +235,8 @@ class Remote:
                 )
             case "AccessDenied" | "AllAccessDisabled":
                 return (
-                    f"the key may not {deed} in bucket {self.bucket!r} at {self.endpoint}. Ask its"
-                    f" owner for the right, or run {local} access_key_id ID` with another key."
+                    f"the key may not {action} in bucket {self.bucket!r} at {self.endpoint}. Ask"
+                    f" its owner for the right, or run {local} access_key_id ID` with another key."
                 )
             case "RequestTimeTooSkewed":
                 return "this machine's clock is off the server's: `timedatectl set-ntp true`."
@@ -227,9 +245,14 @@ class Remote:
                     f"the disk of {self.endpoint} is full. Nothing is lost here: make room there,"
                     " then run this again."
                 )
+        advice = (
+            "Run this again; if it stays so, see the server's log."
+            if status["HTTPStatusCode"] >= 500
+            else f"Is it S3? Run {local} endpointurl URL`."
+        )
         return (
-            f"{self.endpoint} answers {status['HTTPStatusCode']} {code} to {deed}:"
-            f" {error.response['Error'].get('Message', '')} Is it S3? Run {local} endpointurl URL`."
+            f"{self.endpoint} answers {status['HTTPStatusCode']} {code} to {action}:"
+            f" {error.response['Error'].get('Message', '')} {advice}"
         )
 
 

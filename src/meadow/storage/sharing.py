@@ -7,13 +7,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from dvc.repo import Repo
-
 from meadow.errors import MeadowError
 from meadow.storage import dvc_git, dvc_objects, s3_remote
-from meadow.storage.s3_remote import Remote
+from meadow.storage.s3_remote import MissingError, Remote
 
-SHOWN = 10  # lost objects
+OBJECTS_SHOWN = 10
 
 
 def share() -> None:
@@ -27,9 +25,7 @@ def share() -> None:
     """
     store = Remote.load()
     store.check(write=True)
-    with Repo() as repo:
-        cache = Path(repo.cache.local.path).parents[1]
-    store.forget(incomplete(store, cache))
+    store.forget(incomplete(store, dvc_objects.cache()))
     origin = dvc_git.git("remote").partition("\n")[0]
     experiments = dvc_git.dvc("exp", "list", "--all-commits", "--name-only", quiet=True).strip()
     try:
@@ -53,13 +49,10 @@ def incomplete(store: Remote, cache: Path) -> list[str]:
     That is those of another size than the cache's, and the lists of folders that lack a file there.
     """
     there = store.sizes()
-    wrong = {
-        name
-        for name in dvc_objects.names(cache)
-        if name in there and there[name] != (cache / name).stat().st_size
-    }
-    for name in dvc_objects.names(cache):
-        if name.endswith(".dir") and name in there:
+    both = [name for name in dvc_objects.names(cache) if name in there]
+    wrong = {name for name in both if there[name] != (cache / name).stat().st_size}
+    for name in both:
+        if name.endswith(".dir"):
             files = set(dvc_objects.members((cache / name).read_bytes()).values())
             if files & wrong or files - there.keys():
                 wrong.add(name)
@@ -94,8 +87,8 @@ def verify() -> None:
         shutil.rmtree(state)  # without it DVC believes no time stamp, and hashes every file
         changed = json.loads(dvc_git.dvc("status", "--json", cwd=clone, quiet=True))
         if not changed:
-            said = dvc_git.dvc("repro", "--pull", cwd=clone, quiet=True)
-            changed = re.findall(r"Running stage '(.+?)'", said)
+            output = dvc_git.dvc("repro", "--pull", cwd=clone, quiet=True)
+            changed = re.findall(r"Running stage '(.+?)'", output)
         changed = [*changed, *dvc_git.git("-C", str(clone), "status", "--porcelain").splitlines()]
         if changed:
             raise MeadowError(
@@ -111,16 +104,31 @@ def verify() -> None:
 
 
 def _lost(store: Remote, clone: Path) -> str:
-    """Say which objects of a commit the remote does not give back; nothing if it gives them all."""
-    there = store.sizes()
-    lost = [
-        f"{path}: s3://{store.bucket}/{store.prefix}/{name} is "
-        + ("damaged: delete it" if name in there else "missing")
-        for path, name in dvc_objects.needed(clone, store.get)
-        if name not in there or not dvc_objects.whole(name, store.get(name))
-    ]
+    """Say which objects of a commit the remote does not give back; nothing if it gives them all.
+
+    Raises:
+        MeadowError: the remote cannot tell, for example because it stopped answering.
+
+    """
+    lost, wanted = [], dvc_objects.outs(clone)
+    while wanted:
+        path, name = wanted.pop()
+        if state := _state(store, name):
+            lost.append(f"{path}: s3://{store.bucket}/{store.prefix}/{name} is {state}")
+        elif name.endswith(".dir"):
+            files = dvc_objects.members(b"".join(store.pieces(name)))
+            wanted += [(f"{path}/{file}", of_file) for file, of_file in files.items()]
     if not lost:
         return ""
-    shown = lost[:SHOWN] + [f"and {len(lost) - SHOWN} more"] * (len(lost) > SHOWN)
+    shown = sorted(lost)[:OBJECTS_SHOWN] + [f"and {len(lost) - OBJECTS_SHOWN} more"] * (
+        len(lost) > OBJECTS_SHOWN
+    )
     end = "Then run `make share` where these files were made, or are whole."
     return "\n".join([f"the remote does not give back {len(lost)} objects.", *shown, end])
+
+
+def _state(store: Remote, name: str) -> str:
+    try:
+        return "" if dvc_objects.whole(name, store.pieces(name)) else "damaged: delete it"
+    except MissingError:
+        return "missing"
