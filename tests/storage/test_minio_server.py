@@ -1,5 +1,6 @@
 """`make minio`, with a real server."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -17,17 +18,13 @@ from configobj import ConfigObj
 from servers import small_project
 from tools import need
 
+from meadow.errors import MeadowError
 from meadow.pipeline import cache
+from meadow.pipeline.ports import free_port
 from meadow.storage import minio_server
 
 pytestmark = pytest.mark.slow
 LOCAL = Path(".dvc/config.local")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -44,8 +41,8 @@ def project(tmp_path: Path) -> Iterator[Path]:
     meadow_minio(folder, "stop")
 
 
-def meadow_minio(folder: Path, deed: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = ("python", "-c", "from meadow.cli import main; main()", "minio", deed)
+def meadow_minio(folder: Path, verb: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ("python", "-c", "from meadow.cli import main; main()", "minio", verb)
     binaries = str(cache.folder("minio").parent)
     return attempt(folder, *command, **{"MEADOW_CACHE": binaries, **environment})
 
@@ -148,6 +145,42 @@ def test_stop_without_a_server_says_so(project: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "No MinIO of this project runs.\n")
 
 
+def test_stop_never_kills_a_stranger(project: Path) -> None:
+    """While a server is being started, the lock is held, and the file names no process yet."""
+    (project / ".minio").mkdir()
+    with (project / ".minio/lock").open("w") as lock, subprocess.Popen(["sleep", "60"]) as stranger:
+        lock.write(str(stranger.pid))  # of a server before, which has ended
+        lock.flush()
+        done = meadow_minio(project, "stop")
+        assert (done.returncode, done.stdout) == (0, "No MinIO of this project runs.\n")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)  # as start does before anything else
+        done = meadow_minio(project, "stop")
+        assert done.returncode == 1
+        assert "MinIO is just being started" in done.stderr
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_start_forgets_the_process_of_an_earlier_server(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it starts another: until then the file names nobody, whoever holds the lock."""
+    monkeypatch.chdir(project)
+    Path(".minio").mkdir()
+    Path(".minio/lock").write_text("1")
+    seen = []
+    monkeypatch.setattr(minio_server, "_docker", lambda: False)
+    monkeypatch.setattr(minio_server, "binary", lambda: Path("minio"))
+    monkeypatch.setattr(
+        minio_server, "_serve", lambda *_: seen.append(Path(".minio/lock").read_text())
+    )
+    with pytest.raises(MeadowError, match="nothing answers"):
+        minio_server.start()
+
+    assert seen == [""]
+
+
 def test_a_remote_on_another_machine_is_not_started_here(project: Path) -> None:
     """Its keys would be given to a local server."""
     runner(project)(
@@ -179,8 +212,8 @@ esac
     )
     (tools / "docker").chmod(0o755)
 
-    def run(deed: str) -> str:
-        done = meadow_minio(project, deed, PATH=f"{tools}:{os.environ['PATH']}")
+    def run(verb: str) -> str:
+        done = meadow_minio(project, verb, PATH=f"{tools}:{os.environ['PATH']}")
         assert done.returncode == 0, done.stderr
         return (tools / "said").read_text()
 
