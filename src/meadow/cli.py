@@ -104,6 +104,11 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     add("verify", _call("storage.sharing:verify"), "prove that a clone gets it all back")
     doctor = _call("commands.doctor:doctor")
     add("doctor", doctor, "check Git, packages, keys, cache, disk and remote")
+    command = add("upgrade", _call("commands.upgrade:upgrade", "source"), "merge a newer Meadow")
+    command.add_argument(
+        "source", nargs="?", default="upstream", metavar="REV|URL|REMOTE",
+        help="what to merge; by default the remote `upstream`",
+    )  # fmt: skip
     minio = _group(add("minio", None, "a MinIO server of one's own as the remote"))
     start, stop = _call("storage.minio_server:start"), _call("storage.minio_server:stop")
     minio("start", start, "on the loopback, with random keys; makes the bucket")
