@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from meadow.pipeline import atomic
+
 pytestmark = pytest.mark.slow
 STAGES = ("prepare", "train", "evaluate", "package")
 SMALLEST = {"prepare": 20_000, "train": 500_000, "evaluate": 600, "package": 500_000}  # bytes
@@ -21,14 +23,21 @@ def copy(packaged: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(packaged, tmp_path / "copy"))
 
 
+OUTS = ("data/prepared", "models/classifier", "models/bento", "metrics", "reports")
+ASIDE = ".old.part/"  # where a kill may leave the old version of a folder; the next run takes it
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the outs of all stages."""
-    return {
+    """Return the outs of all stages, in place or laid aside."""
+    files = {
         file.relative_to(folder).as_posix(): file.read_bytes()
-        for top in ("data/prepared", "models/classifier", "models/bento", "metrics", "reports")
-        for file in sorted((folder / top).rglob("*"))
+        for out in OUTS
+        for place in (folder / out, atomic.beside(folder / out)[1])
+        for file in sorted(place.rglob("*"))
         if file.is_file()
     }
+    aside = {name.replace(ASIDE, "/"): data for name, data in files.items() if ASIDE in name}
+    return aside | {name: data for name, data in files.items() if ASIDE not in name}
 
 
 def start(stage: str, folder: Path, limit: int | None = None) -> subprocess.Popen[str]:

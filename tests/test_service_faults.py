@@ -1,6 +1,6 @@
 """What a service meets in the wild: it answers as it should, or the client is gone."""
 
-import json
+import re
 import shutil
 import signal
 import socket
@@ -46,9 +46,14 @@ def started(bento: Path, **settings: str) -> Iterator[tuple[httpx.Client, psutil
 
 @pytest.fixture(scope="module")
 def client(packaged: Path) -> Iterator[httpx.Client]:
-    """Talk to a service that all tests but the last ones share."""
+    """Talk to a service that most tests share; by its own count none of it was its fault."""
     with started(packaged / server.BENTO) as (client, _):
         yield client
+        text = client.get("/metrics").text
+        faults = re.findall(r'^.*(?:reason="fault"|status="5).* (?!0\.0$)\S+$', text, re.MULTILINE)
+
+        assert faults == []
+        assert client.get("/readyz").json() == {"status": "ok"}
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +61,6 @@ def strict(packaged: Path) -> Iterator[httpx.Client]:
     """Talk to one with a short line and little patience."""
     with started(packaged / server.BENTO, MEADOW_TIMEOUT="5", MEADOW_QUEUE="2") as (client, _):
         yield client
-
-
-def test_there_are_enough_bad_files() -> None:
-    """And each has a name of its own."""
-    assert len([name for name, (_, status) in files().items() if status != 200]) >= 60
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -101,7 +101,7 @@ def well_formed(answer: httpx.Response) -> bool:
     )
 
 
-def test_ten_thousand_mutated_photos_are_answered_or_refused(client: httpx.Client) -> None:
+def test_two_thousand_mutated_photos_are_answered_or_refused(client: httpx.Client) -> None:
     """Each as the photo's own code says, 16 in a request; a bad one spoils no other."""
     see = Preprocessing(32, "squash")
 
@@ -125,7 +125,7 @@ def test_ten_thousand_mutated_photos_are_answered_or_refused(client: httpx.Clien
         ]
 
     with ThreadPoolExecutor(2) as pool:
-        assert [wrong for all_ in pool.map(ask, range(0, 10_000, 16)) for wrong in all_] == []
+        assert [wrong for all_ in pool.map(ask, range(0, 2_000, 16)) for wrong in all_] == []
 
 
 def test_the_document_and_the_service_agree(client: httpx.Client, tmp_path: Path) -> None:
@@ -263,12 +263,3 @@ def test_a_corrupt_model_never_becomes_ready(
     monkeypatch.setattr(server, "READY_WITHIN", 6)  # seconds; a good one needs 2
     with pytest.raises(MeadowError, match="is damaged: its SHA-256"), server.serving(bento):
         pass
-
-
-def test_nothing_of_all_this_was_a_fault_of_the_service(client: httpx.Client) -> None:
-    """By its own count; it is the last test."""
-    text = client.get("/metrics").text
-    faults = [line for line in text.splitlines() if 'reason="fault"' in line or 'status="5' in line]
-
-    assert [line for line in faults if not line.endswith(" 0.0")] == []
-    assert json.loads(client.get("/readyz").text) == {"status": "ok"}

@@ -10,7 +10,8 @@ from meadow.training import architectures, onnx_graph
 from meadow.training.weights import Weights
 
 NONE = Weights.of("none")
-# One of each family of torchvision's registry, the smallest, and a size that it can take.
+# One of each module of torchvision's registry, the smallest, and a size that it can take; two where
+# they compute differently.
 FAMILIES = {
     "alexnet": 96,
     "convnext_tiny": 64,
@@ -25,14 +26,12 @@ FAMILIES = {
     "mobilenet_v3_small": 64,
     "regnet_y_400mf": 64,
     "resnet18": 64,
-    "resnext50_32x4d": 64,
     "shufflenet_v2_x0_5": 64,
     "squeezenet1_1": 64,
     "swin_t": 64,
     "swin_v2_t": 64,
     "vgg11": 64,
     "vit_b_32": 64,
-    "wide_resnet50_2": 64,
 }
 
 
