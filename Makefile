@@ -38,6 +38,9 @@ verify: $(VENV)/installed  ## prove that a clone gets it all back without runnin
 test: $(VENV)/installed  ## the whole test suite
 	pytest -n 2 --dist loadfile
 
+coverage: $(VENV)/installed  ## the whole test suite, and the branches of src that it does not take
+	pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
+
 lint: $(VENV)/installed  ## format, lint and types
 	ruff format --check && ruff check && mypy && lint-imports --no-logo --no-cache
 
@@ -52,4 +55,4 @@ lock:  ## pin all that requirements/*.txt bring along; versions stay where they 
 clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 
-.PHONY: help install demo repro serve minio minio-stop share verify test check lock clean lint
+.PHONY: help install demo repro serve minio minio-stop share verify test check coverage lock clean lint
