@@ -24,7 +24,7 @@ from meadow.pipeline import manifest, parallel
 from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Photos, Prepared
 from meadow.training import architectures, features, finetune
-from meadow.training.data_parallel import Team
+from meadow.training.data_parallel import DataParallel
 from meadow.training.weights import Weights
 
 ROUNDS = 5
@@ -111,8 +111,8 @@ def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Call
     optimizer = finetune._optimizer(own, p.finetune)
 
     def meadow() -> int:
-        team = Team(own, cores())
-        finetune._epoch(team, optimizer, part, p.finetune, p.seed, 0)
+        replicas = DataParallel(own, cores())
+        finetune._epoch(replicas, optimizer, part, p.finetune, p.seed, 0)
         return count
 
     dense, last = torch.contiguous_format, torch.channels_last

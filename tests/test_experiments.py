@@ -156,6 +156,20 @@ def test_queued_experiments_run_with_pretrained_weights(clone: Path, run: Run) -
     assert metrics["l2-0"]["cv_log_loss"] != metrics["l2-1"]["cv_log_loss"]
 
 
+def test_another_methods_parameters_rerun_nothing(clone: Path, run: Run) -> None:
+    """Train depends on the section of its method alone, also as an experiment."""
+    text = (clone / "params.yaml").read_text()
+    try:
+        other = re.sub(r"l2: \S+", "l2: 0.5", text)
+        (clone / "params.yaml").write_text(other)
+        assert "up to date" in run("dvc", "status", "train", "evaluate")
+        assert "didn't change" in run("dvc", "exp", "run", "train", "-S", "train.probe.l2=0.25")
+        (clone / "params.yaml").write_text(re.sub(r" lr: \S+", " lr: 0.5", text))
+        assert "train.finetune" in run("dvc", "status", "train")
+    finally:
+        (clone / "params.yaml").write_text(text)
+
+
 def test_other_weights_at_the_same_place_are_noticed(clone: Path, run: Run) -> None:
     """The content of models/pretrained decides, not the name in params.yaml."""
     mine = clone / MINE

@@ -28,8 +28,6 @@ UNREACHED: dict[str, dict[str, str]] = {
         "meadow/evaluation/significance.py": "for comparisons of versions; close to the metrics",
         "meadow/reporting/dataset_report.py": "a page; pages cost no measuring",
         "meadow/reporting/metadata_leakage.py": "part of that page",
-        "meadow/training/data_parallel.py": EARLIER,
-        "meadow/training/finetune.py": EARLIER,
     },
     "package": {
         "meadow/pipeline/cache.py": EARLIER,

@@ -22,7 +22,7 @@ from meadow.errors import MeadowError
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import manifest
 from meadow.prepare import prepare
-from meadow.training import architectures, features
+from meadow.training import architectures, features, state_dict
 from meadow.training.weights import Weights
 
 MODEL = Path("models/classifier")
@@ -37,7 +37,7 @@ def state_dict_of(arch: str, classes: int = 5) -> Path:
     torch.manual_seed(1)
     network = torchvision.models.get_model(arch, num_classes=classes)
     torch.save(network.state_dict(), Path("elsewhere.pth"))
-    return Weights.take(Path("elsewhere.pth"))
+    return state_dict.take(Path("elsewhere.pth"))
 
 
 @pytest.fixture
@@ -134,6 +134,27 @@ def test_features_are_computed_once_per_photo_and_network(
     assert sum(computed) == 2 * seen
 
 
+def test_a_failed_export_leaves_nothing_in_the_cache(
+    prepared_set: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a backbone would be taken for a whole one by every later run."""
+    set_params(train={"method": "probe"})
+
+    def half(*arguments: object) -> None:
+        file = arguments[-1]
+        assert isinstance(file, Path)
+        file.write_bytes(b"half")
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_export", half)
+        with pytest.raises(OSError, match="killed"):
+            train.train()
+
+    assert not list(Path("cache/backbones").iterdir())
+    train.train()
+
+
 def test_a_damaged_cache_is_named(prepared_set: Path, set_params: SetParams) -> None:
     """It may be removed; nothing in it is worth anything but time."""
     set_params(train={"method": "probe"})
@@ -170,7 +191,7 @@ def test_weights_are_kept_under_a_name_of_their_content(project: Path) -> None:
     first = state_dict_of("shufflenet_v2_x0_5")
     Path("elsewhere.pth").rename("moved.pth")
 
-    assert first == Weights.take(Path("moved.pth"))
+    assert first == state_dict.take(Path("moved.pth"))
     assert Weights.of(str(first)).content.startswith(first.stem[-8:])
 
 
@@ -218,7 +239,7 @@ def test_code_in_a_weights_file_does_not_run(project: Path, how: str) -> None:
         torch.save({"layer": Trap()}, "trap.pth")
 
     with pytest.raises(MeadowError, match="not a plain state_dict"):
-        Weights.take(Path("trap.pth"))
+        state_dict.take(Path("trap.pth"))
     assert not Path("sprung").exists()
     assert not list(Path("models/pretrained").iterdir())
 
@@ -232,7 +253,7 @@ def test_other_files_are_no_weights(project: Path, content: object) -> None:
         torch.save(content, "other.pth")
 
     with pytest.raises(MeadowError, match="not a"):
-        Weights.take(Path("other.pth"))
+        state_dict.take(Path("other.pth"))
 
 
 def test_without_a_network_imagenet_weights_are_an_error_that_helps(

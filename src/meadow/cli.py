@@ -13,7 +13,6 @@ from meadow.curation import discovery, overrides
 from meadow.errors import MeadowError, run
 from meadow.experiments import recipes
 from meadow.storage import dvc_git
-from meadow.training.weights import Weights
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -198,7 +197,9 @@ def _review(chosen: argparse.Namespace) -> None:
 
 
 def _weights(chosen: argparse.Namespace) -> None:
-    path = Weights.take(chosen.file)
+    from meadow.training import state_dict  # with PyTorch: 2 s
+
+    path = state_dict.take(chosen.file)
     dvc_git.track(path)
     print(recipes.set_params({"train": {"weights": str(path)}}) or "params.yaml names it already.")
 

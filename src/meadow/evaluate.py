@@ -4,9 +4,8 @@ Reads:  models/classifier/, data/prepared/, metrics/train/, the test photos (dat
         metrics/released.csv, section `evaluate` of params.yaml.
 Writes: metrics/evaluate.json, metrics/gate.json, metrics/plots/ (confusion.csv, roc.csv,
         reliability.csv, abstention.csv), and reports/ (report.html, model-card.md,
-        predictions.csv, classes.csv, mistakes.png, and for a probe review.csv and review.png:
-        labels of train and val photos that may be wrong. Finetune has no probabilities out of fold
-        to judge them by, and so no such list).
+        predictions.csv, classes.csv, mistakes.png, and for a method that is cross-validated
+        review.csv and review.png: labels of train and val photos that may be wrong).
 """
 
 import hashlib
@@ -26,7 +25,7 @@ from meadow.pipeline import atomic, manifest, parallel
 from meadow.pipeline.manifest import Prepared, Row
 from meadow.reporting import model_card, sections
 from meadow.reporting.findings import Findings, Judged
-from meadow.training import features, probe
+from meadow.training.methods import METHODS
 
 METRICS = Path("metrics/evaluate.json")
 GATE = Path("metrics/gate.json")
@@ -48,15 +47,13 @@ def evaluate() -> None:
     probabilities = np.stack([each.probabilities for each in answers])
     figures = {**metrics.summary(probabilities, targets), "n_test": len(rows)}
     figures |= doubts(answers, targets)
-    probe = model.about["method"] == "probe"
-    if probe:
-        others = ready.split("train") + ready.split("val")
-        out_of_fold = cross_validated(model, ready, p.folds, workers)
-        cv = metrics.summary(out_of_fold, ready.targets(others))
-        figures |= {f"cv_{name}": value for name, value in cv.items()} | {"cv_n": len(others)}
+    out_of_fold = cross_validated(model, ready, p.folds, workers)
+    if out_of_fold:
+        cv = metrics.summary(out_of_fold.probabilities, out_of_fold.targets)
+        figures |= {f"cv_{name}": value for name, value in cv.items()}
+        figures["cv_n"] = len(out_of_fold.rows)
 
     verdict = gate.verdict(figures, rows, probabilities, targets, p)
-    seen = Judged(others, out_of_fold, ready.targets(others)) if probe else None
     found = Findings(
         model=model,
         ready=ready,
@@ -64,7 +61,7 @@ def evaluate() -> None:
         verdict=verdict,
         test=Judged(rows, probabilities, targets),
         answers=answers,
-        out_of_fold=seen,
+        out_of_fold=out_of_fold,
         limits=p.model_dump(),
         read=partial(read, folder),
     )
@@ -74,8 +71,14 @@ def evaluate() -> None:
         tables.write_predictions(out, rows, answers, model.classes)
         tables.write_classes(out, probabilities, targets, model.classes)
         tables.write_mistakes(out, folder, rows, probabilities, model.classes)
-        if probe:
-            label_issues.write(out, others, out_of_fold, model.classes, partial(read, folder))
+        if out_of_fold:
+            label_issues.write(
+                out,
+                out_of_fold.rows,
+                out_of_fold.probabilities,
+                model.classes,
+                partial(read, folder),
+            )
         sections.write(out, found)
         model_card.write(out, found)
     atomic.write_json(GATE, verdict)
@@ -105,17 +108,18 @@ def doubts(answers: Sequence[Answer], targets: NDArray[np.int64]) -> dict[str, f
     }
 
 
-def cross_validated(
-    model: Classifier, ready: Prepared, folds: int, workers: int
-) -> NDArray[np.float64]:
-    """Return probabilities of the train, then the val photos, each by a head that did not see it.
+def cross_validated(model: Classifier, ready: Prepared, folds: int, workers: int) -> Judged | None:
+    """Return the train and val photos as judged by models that did not learn from them.
 
-    The whole recipe is cross-validated, see `probe.cross_validate`: (n, classes).
+    None where the method has no such probabilities.
     """
+    method = METHODS[model.about["method"]]
+    if method.cross_validate is None:
+        return None
+    rows = ready.split("train") + ready.split("val")
     network = classifier.FOLDER / classifier.NETWORK
-    examples, _ = features.examples(network, model.about["backbone"], ready, workers=workers)
-    l2 = None if model.about["l2_chosen"] else model.about["l2"]
-    return probe.cross_validate(examples, l2, folds)
+    probabilities = method.cross_validate(network, model.about, ready, folds, workers)
+    return Judged(rows, probabilities, ready.targets(rows))
 
 
 if __name__ == "__main__":

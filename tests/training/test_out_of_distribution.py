@@ -43,7 +43,7 @@ def test_the_distance_is_that_of_the_kth_neighbour(tmp_path: Path) -> None:
     (new,) = photos(1, seed=5)
 
     def point(x: np.ndarray) -> np.ndarray:
-        shown = out_of_distribution.SHOWN * x / np.linalg.norm(x, axis=-1, keepdims=True)
+        shown = out_of_distribution.FEATURES_WEIGHT * x / np.linalg.norm(x, axis=-1, keepdims=True)
         texture = (x - photos().mean(axis=0)) / photos().std(axis=0) / np.sqrt(30)
         return np.concatenate([shown, texture], axis=-1)
 

@@ -19,17 +19,17 @@ def examples(n: int = 120, d: int = 40, classes: int = 3, noise: float = 1.0) ->
 def test_it_is_the_penalised_regression_of_scikit_learn(d: int) -> None:
     """The oracle, on the same scaled features and with the same penalty, gives the same logits."""
     data, l2 = examples(d=d), 0.1
-    found = fit(data, l2)
+    head = fit(data, l2)
 
     x = data.features.reshape(-1, d).astype(np.float64)
     scale = np.sqrt(np.mean((x - x.mean(axis=0)) ** 2))
-    oracle = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-8, max_iter=5000)
+    oracle = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-10, max_iter=50_000)
     oracle.fit((x - x.mean(axis=0)) / scale, data.targets.repeat(2))
     expected = oracle.decision_function((x - x.mean(axis=0)) / scale)
-    logits = (x @ found.weight + found.bias) * found.temperature
+    logits = (x @ head.weight + head.bias) * head.temperature
 
     centred = logits - logits.mean(axis=1, keepdims=True)
-    assert np.abs(centred - expected).max() < 0.05  # of logits up to 4
+    assert np.abs(centred - expected).max() < 2e-3  # of logits up to 4
 
 
 def test_the_same_features_give_the_same_bytes() -> None:

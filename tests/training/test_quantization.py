@@ -107,6 +107,23 @@ def test_pixels_with_another_user_stay_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[1], expected[1])
 
 
+def test_a_network_too_large_for_one_file_is_quantised_alike(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Above 2 GiB every file on the way needs its tensors beside it."""
+    model, sample = network("shufflenet_v2_x0_5"), photos(4)
+    copy = ModelProto.FromString(model.SerializeToString())
+    small = quantization.int8(model, sample)
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_graph, "LARGEST", 1000)
+        large = quantization.int8(copy, sample)
+
+    for one, other in zip(
+        run(small, tmp_path, sample.pixels), run(large, tmp_path, sample.pixels), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
 def test_any_number_of_threads_makes_the_same_bytes() -> None:
     """ONNX Runtime takes as many as there are cores to measure the scales."""
     seen, cores, made = photos(8), os.sched_getaffinity(0), []
@@ -130,5 +147,5 @@ def test_few_new_photos_hardly_change_the_sample() -> None:
         some = Photos(rows, np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int64))
         return {row.path for row in quantization.sample(some).rows}
 
-    assert len(chosen(400)) == quantization.SEEN
-    assert len(chosen(400) & chosen(440)) > 0.7 * quantization.SEEN
+    assert len(chosen(400)) == quantization.SAMPLE
+    assert len(chosen(400) & chosen(440)) > 0.7 * quantization.SAMPLE

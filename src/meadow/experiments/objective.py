@@ -3,24 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from meadow.errors import MeadowError
+from meadow.training.methods import METHODS, Direction
 
 EVALUATED = "metrics/evaluate.json"
 TRAINED = "metrics/train/metrics.json"
-Direction = Literal["minimize", "maximize"]
-LEAST: Direction = "minimize"
-MOST: Direction = "maximize"
-FIGURES = {
-    "cv_log_loss": LEAST,
-    "cv_accuracy": MOST,
-    "cv_brier": LEAST,
-    "cv_ece": LEAST,
-    "cv_auroc": MOST,
-    "val.log_loss": LEAST,
-    "val.accuracy": MOST,
-}
 
 
 @dataclass(frozen=True)
@@ -32,31 +20,33 @@ class Objective:
 
     @classmethod
     def of(cls, name: str | None, methods: set[str]) -> "Objective":
-        """Return the objective of this name, or the usual one: the log-loss that `methods` make.
+        """Return the objective of this name, or the usual one that all `methods` have.
 
         Raises:
             MeadowError: it is a test figure, unknown, or not made by a method.
 
         """
-        made = [each for each in FIGURES if methods == {_maker(each)}]
-        if name is None and not made:
+        first, *others = (METHODS[method].figures for method in sorted(methods))
+        common = {key: better for key, better in first.items() if all(key in o for o in others)}
+        if name is None and not common:
             raise MeadowError(
-                "probe has figures by cross-validation, finetune on the val photos, and they cannot"
-                " be compared. Sweep one train.method at a time."
+                f"{' and '.join(sorted(methods))} have no figure in common that could be compared."
+                " Sweep one train.method at a time."
             )
-        name = name or made[0]
-        if name in made:
-            return cls(name, FIGURES[name])
+        name = name or next(iter(common))
+        if name in common:
+            return cls(name, common[name])
+        makers = [method for method, known in METHODS.items() if name in known.figures]
         said = f"--metric {name} is refused: "
-        if name in FIGURES:
-            said += f"train.method {_maker(name)} makes it, and this sweep has another method."
-        elif f"cv_{name}" in FIGURES:
+        if makers:
+            said += f"train.method {makers[0]} makes it, and this sweep has another method."
+        elif any(f"cv_{name}" in method.figures for method in METHODS.values()):
             said += (
                 "it is measured on the test photos, and is honest only if nothing selects on it."
             )
         else:
             said += "there is no such figure."
-        raise MeadowError(f"{said} Choose from: {', '.join(made)}.")
+        raise MeadowError(f"{said} Choose from: {', '.join(common)}.")
 
     @property
     def file(self) -> str:
@@ -66,7 +56,7 @@ class Objective:
     @property
     def sorting(self) -> str:
         """What sorts `dvc exp show` by it."""
-        order = "asc" if self.direction == LEAST else "desc"
+        order = "asc" if self.direction == "minimize" else "desc"
         return f" --sort-by {self.file}:{self.name} --sort-order {order}"
 
     def read(self, project: Path) -> float:
@@ -82,7 +72,3 @@ class Objective:
         if figure is None:
             raise MeadowError(f"{self.name} is no number.")
         return float(figure)
-
-
-def _maker(figure: str) -> str:
-    return "probe" if figure.startswith("cv_") else "finetune"

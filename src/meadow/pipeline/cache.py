@@ -1,7 +1,14 @@
 """The folder for what can be computed again: frozen features, exported backbones, checkpoints."""
 
 import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+DAY = 24 * 60 * 60  # seconds
 
 
 def folder(kind: str) -> Path:
@@ -17,3 +24,24 @@ def folder(kind: str) -> Path:
     path = Path(root) / kind
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a name for a new file or folder, which becomes `path` when the block ends.
+
+    Equal experiments may write the same thing at the same time: each has a name of its own, and a
+    file replaces the other's, while of two folders the first stays. On an error nothing stays.
+    """
+    for left in path.parent.glob(".part-*"):  # by a run that was killed
+        if time.time() - left.stat().st_mtime > DAY:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as own:
+        part = Path(own, path.name)
+        yield part
+        if not path.is_dir():
+            try:
+                part.replace(path)
+            except OSError:
+                if not path.is_dir():
+                    raise

@@ -5,10 +5,11 @@ exports for a probe is cached, so that the next experiment starts without it.
 """
 
 import re
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from meadow.errors import MeadowError, did_you_mean
+from meadow.training import state_dict
 from meadow.training.weights import Weights
 
 EARLIER_BLOCKS = 2
@@ -68,10 +70,11 @@ def build(arch: str, weights: Weights, *, classes: int, size: int, seed: int) ->
         )
     torch.manual_seed(seed)
     try:
-        options = _options(arch, size, weights)
-        backbone = torchvision.models.get_model(arch, weights=None, num_classes=classes, **options)
+        backbone = torchvision.models.get_model(
+            arch, weights=None, num_classes=classes, **_options(arch, size, weights)
+        )
         if weights.loaded:
-            _load(backbone, weights, arch, options)
+            _load(backbone, weights, arch)
         network = Network(backbone)
         _make_pooling_exportable(network, size)
     except (RuntimeError, ValueError, AssertionError) as error:
@@ -109,24 +112,14 @@ def _make_pooling_exportable(network: Network, size: int) -> None:
         RuntimeError, ValueError, AssertionError: it cannot take this size.
 
     """
-    needed: dict[str, Pooling] = {}
-
-    def look(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-        def see(_pool: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            (height, width), to = inputs[0].shape[-2:], (output.shape[-2], output.shape[-1])
-            if height % to[0] or width % to[1]:
-                needed[name] = Pooling(height, width, to)
-
-        return see
-
-    pools = {n: m for n, m in network.named_modules() if isinstance(m, nn.AdaptiveAvgPool2d)}
-    hooks = [pool.register_forward_hook(look(name)) for name, pool in pools.items()]
-    with torch.no_grad():
+    names = {module: name for name, module in network.named_modules()}
+    pools = [module for module in names if isinstance(module, nn.AdaptiveAvgPool2d)]
+    with torch.no_grad(), _watched(pools) as calls:
         network.eval()(torch.zeros(2, size, size, 3))
-    for hook in hooks:
-        hook.remove()
-    for name, pooling in needed.items():
-        network.set_submodule(name, pooling)
+    for pool, (given, pooled) in calls.items():
+        (height, width), (rows, columns) = given.shape[-2:], pooled.shape[-2:]
+        if height % rows or width % columns:
+            network.set_submodule(names[pool], Pooling(height, width, (rows, columns)))
 
 
 def _options(arch: str, size: int, weights: Weights) -> dict[str, Any]:
@@ -140,32 +133,32 @@ def _options(arch: str, size: int, weights: Weights) -> dict[str, Any]:
     return {}
 
 
-def _load(backbone: nn.Module, weights: Weights, arch: str, options: dict[str, Any]) -> None:
-    found = _download(arch, options) if weights.source == "imagenet" else weights.read()
+def _load(backbone: nn.Module, weights: Weights, arch: str) -> None:
+    file = None if weights.source == "imagenet" else Path(weights.source)
+    tensors = state_dict.read(file) if file else _download(arch)
     if arch.startswith("densenet"):  # torchvision's files keep the names of an older release
-        found = {
-            re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", name): t for name, t in found.items()
+        tensors = {
+            re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", name): t for name, t in tensors.items()
         }
-    own = backbone.state_dict()
+    current = backbone.state_dict()
     last, _ = _last_layer(backbone)
-    wanted = {name for name in own if not name.startswith(f"{last}.")}
-    wanted -= {name for name in wanted - found.keys() if name.endswith("num_batches_tracked")}
-    missing = sorted(wanted - found.keys())
-    wrong = sorted(n for n in wanted & found.keys() if found[n].shape != own[n].shape)
+    wanted = {name for name in current if not name.startswith(f"{last}.")}
+    wanted -= {name for name in wanted - tensors.keys() if name.endswith("num_batches_tracked")}
+    missing = sorted(wanted - tensors.keys())
+    wrong = sorted(n for n in wanted & tensors.keys() if tensors[n].shape != current[n].shape)
     if missing or wrong:
         raise MeadowError(
             f"train.weights: {weights.source} does not fit {arch}: {len(missing)} of its"
             f" {len(wanted)} tensors are missing, {len(wrong)} have another shape; the first is"
             f" {(missing + wrong)[0]}. Set train.arch to the architecture that the file is of."
         )
-    backbone.load_state_dict({name: found[name] for name in wanted}, strict=False)
+    backbone.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
 
 
-def _download(arch: str, options: dict[str, Any]) -> dict[str, Tensor]:
+def _download(arch: str) -> dict[str, Tensor]:
+    weights = torchvision.models.get_model_weights(arch).DEFAULT
     try:
-        found: dict[str, Tensor]
-        found = torchvision.models.get_model(arch, weights="DEFAULT", **options).state_dict()
-        return found
+        return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
     except OSError as error:
         raise MeadowError(
             f"train.weights: torchvision's weights of {arch} cannot be downloaded ({error})."
@@ -197,12 +190,11 @@ class Features(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels, (n, size, size, 3), to features, (n, d), and texture, (n, t)."""
         backbone = self.network.backbone
-        blocks = _blocks(backbone)
-        with _watched([*blocks[-1 - EARLIER_BLOCKS : -1], *_textured(backbone)]) as seen:
+        earlier = _blocks(backbone)[-1 - EARLIER_BLOCKS : -1]
+        with _watched([*earlier, *_textured(backbone)]) as calls:
             last = self.network(pixels).flatten(1)
-        earlier = [seen[block] for block in blocks[-1 - EARLIER_BLOCKS : -1]]
-        pooled = [_places(each, backbone).mean(1) for each in earlier]
-        return torch.cat([last, *pooled], dim=1), _texture(seen, backbone, pixels)
+        pooled = [_places(calls[block][1], backbone).mean(1) for block in earlier]
+        return torch.cat([last, *pooled], dim=1), _texture(calls, backbone, pixels)
 
 
 class WithFeatures(nn.Module):
@@ -216,26 +208,29 @@ class WithFeatures(nn.Module):
         """Map pixels to logits, (n, classes), features, (n, d), and texture, (n, t)."""
         backbone = self.network.backbone
         _, layer = _last_layer(backbone)
-        inputs: list[Tensor] = []
-        hook = layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-        with _watched(_textured(backbone)) as seen:
+        with _watched([layer, *_textured(backbone)]) as calls:
             logits = self.network(pixels)
-        hook.remove()  # the network goes on to be trained, and copied
-        last = inputs[0].flatten(2).mean(2) if inputs[0].ndim == 4 else inputs[0]
-        return logits, last, _texture(seen, backbone, pixels)
+        last, _ = calls[layer]
+        if last.ndim == 4:
+            last = last.flatten(2).mean(2)
+        return logits, last, _texture(calls, backbone, pixels)
+
+
+Calls = dict[nn.Module, tuple[Tensor, Tensor]]
 
 
 @contextmanager
-def _watched(blocks: list[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Collect what blocks give while the network runs."""
-    seen: dict[nn.Module, Tensor] = {}
-    hooks = [
-        block.register_forward_hook(lambda block, _, output: seen.__setitem__(block, output))
-        for block in blocks
-    ]
-    yield seen
-    for hook in hooks:
-        hook.remove()
+def _watched(modules: Sequence[nn.Module]) -> Iterator[Calls]:
+    """Collect what modules take and give while the network runs."""
+    calls: Calls = {}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] = (inputs[0], output)
+
+    with ExitStack() as hooks:  # they go, also on an error: the network is trained on, and copied
+        for module in modules:
+            hooks.callback(module.register_forward_hook(note).remove)
+        yield calls
 
 
 def _textured(backbone: nn.Module) -> list[nn.Module]:
@@ -244,12 +239,12 @@ def _textured(backbone: nn.Module) -> list[nn.Module]:
     return [blocks[max(0, int(TEXTURE_DEPTH * len(blocks)) - 1)]] if blocks else []
 
 
-def _texture(seen: dict[nn.Module, Tensor], backbone: nn.Module, pixels: Tensor) -> Tensor:
+def _texture(calls: Calls, backbone: nn.Module, pixels: Tensor) -> Tensor:
     """Return the logarithm of how much each channel of a block varies over places, (n, c)."""
     blocks = _textured(backbone)
     # A network without blocks (VGG, AlexNet) is judged by the texture of the photo itself.
-    own = pixels.float() / 255
-    places = _places(seen[blocks[0]], backbone) if blocks else own.flatten(1, 2)
+    photo = (pixels.float() / 255).flatten(1, 2)
+    places = _places(calls[blocks[0]][1], backbone) if blocks else photo
     deviation = ((places - places.mean(1, keepdim=True)) ** 2).mean(1).sqrt()
     return torch.log(deviation + 1e-3)
 
@@ -263,13 +258,13 @@ def _places(output: Tensor, backbone: nn.Module) -> Tensor:
 
 def _blocks(backbone: nn.Module) -> list[nn.Module]:
     """Return the blocks of a network: the composed parts of its sequences, outermost first."""
-    found: dict[str, nn.Module] = {}
+    blocks: dict[str, nn.Module] = {}
     for name, module in backbone.named_modules():
-        inside = any(name.startswith(f"{block}.") for block in found)
+        inside = any(name.startswith(f"{block}.") for block in blocks)
         parent = backbone.get_submodule(name.rpartition(".")[0])
         if not inside and isinstance(parent, nn.Sequential) and list(module.children()):
-            found[name] = module
-    return list(found.values())
+            blocks[name] = module
+    return list(blocks.values())
 
 
 def exported(network: nn.Module, *, size: int, outputs: Sequence[str]) -> ModelProto:

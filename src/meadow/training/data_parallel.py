@@ -6,8 +6,9 @@ of threads decides only how many shards are under way at the same time.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from queue import SimpleQueue
 
@@ -18,7 +19,7 @@ from torchvision.ops import StochasticDepth
 SHARD = 16  # photos
 
 
-class Team:
+class DataParallel:
     """A network and its replicas, one per thread, that share its parameters but not its buffers.
 
     Args:
@@ -52,10 +53,7 @@ class Team:
         before = [buffer.clone() for buffer in self.network.buffers()]
 
         def shard(part: slice) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-            replica = self.idle.get()
-            try:
-                for buffer, value in zip(replica.buffers(), before, strict=True):
-                    buffer.copy_(value)
+            with self._borrowed(before) as replica:
                 for i, module in enumerate(replica.modules()):
                     if isinstance(module, Drop):
                         module.generator.manual_seed(hash((seed, part.start, i)))
@@ -65,8 +63,6 @@ class Team:
                 )
                 after = [buffer.clone() for buffer in replica.buffers()]
                 return total.detach(), list(gradients), after
-            finally:
-                self.idle.put(replica)
 
         losses, gradients, buffers = zip(*self.pool.map(shard, _shards(size)), strict=True)
         for parameter, parts in zip(
@@ -83,19 +79,24 @@ class Team:
     @torch.no_grad()
     def outputs(self, size: int, run: Callable[[nn.Module, slice], Tensor]) -> Tensor:
         """Compute `size` photos in evaluation mode; `run` gives the outputs of a shard, (n, k)."""
-        before = list(self.network.buffers())
+        buffers = list(self.network.buffers())
 
         def shard(part: slice) -> Tensor:
-            replica = self.idle.get()
-            try:
-                for buffer, value in zip(replica.buffers(), before, strict=True):
-                    buffer.copy_(value)
-                with torch.no_grad():  # a setting of each thread
-                    return run(replica.eval(), part)
-            finally:
-                self.idle.put(replica)
+            with self._borrowed(buffers) as replica, torch.no_grad():  # a setting of each thread
+                return run(replica.eval(), part)
 
         return torch.cat(list(self.pool.map(shard, _shards(size))))
+
+    @contextmanager
+    def _borrowed(self, buffers: Sequence[Tensor]) -> Iterator[nn.Module]:
+        """Lend an idle replica, with these values of its buffers."""
+        replica = self.idle.get()
+        try:
+            for buffer, value in zip(replica.buffers(), buffers, strict=True):
+                buffer.copy_(value)
+            yield replica
+        finally:
+            self.idle.put(replica)
 
 
 class Drop(nn.Module):
@@ -121,8 +122,8 @@ class Drop(nn.Module):
 
 def _replica(network: nn.Module) -> nn.Module:
     replica = copy.deepcopy(network)
-    for own, shared in zip(replica.parameters(), network.parameters(), strict=True):
-        own.data = shared.data
+    for parameter, shared in zip(replica.parameters(), network.parameters(), strict=True):
+        parameter.data = shared.data
     for name, module in list(replica.named_modules()):
         if isinstance(module, nn.Dropout):
             replica.set_submodule(name, Drop(module.p, whole_rows=False))

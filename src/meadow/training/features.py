@@ -5,12 +5,12 @@ another split or a new photo never computes an old one again.
 """
 
 import hashlib
-import os
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -25,7 +25,7 @@ from onnx import ModelProto
 from meadow.errors import MeadowError
 from meadow.inference.onnx_session import digest, open_session
 from meadow.params import Train
-from meadow.pipeline import atomic, cache, parallel
+from meadow.pipeline import cache, parallel
 from meadow.pipeline.manifest import Photos, Prepared
 from meadow.training import onnx_graph, quantization
 from meadow.training.probe import Examples
@@ -34,6 +34,7 @@ from meadow.training.weights import Weights
 NETWORK = "backbone.onnx"
 OUTPUTS = ("features", "texture")
 VIEWS = ("plain", "mirror")
+FORMAT = "2"  # of a row of the cache: another one where `_compute` makes other bytes
 
 
 def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
@@ -48,27 +49,25 @@ def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
     """
     start = weights.content if weights.loaded else f"seed {p.seed}"
     size = str(ready.preprocessing.size)
-    key = [p.arch, start, size, version("torch"), version("torchvision"), _code("architectures")]
-    file, content = _cached(key, partial(_export, p, weights, int(size)))
+    key = [p.arch, start, size, version("torch"), version("torchvision")]
+    key += [_code("architectures", "onnx_graph")]
+    file, content = _cached(key, partial(_export, p, weights, int(size)), f"{p.arch} as ONNX")
     if p.precision == "int8":
         photos = quantization.sample(ready.photos("train"))
-        key = ["int8", content, onnxruntime.__version__, _code("quantization")]
+        key = ["int8", content, onnxruntime.__version__, _code("quantization", "onnx_graph")]
         key += [row.pixels_sha256 for row in photos.rows]
-        file, content = _cached(key, partial(_quantise, file, photos))
+        file, content = _cached(key, partial(_quantise, file, photos), f"{p.arch} in int8")
     return file, content
 
 
-def _cached(key: Sequence[str], make: Callable[[Path], None]) -> tuple[Path, str]:
-    """Return a network that is made once, and its SHA-256."""
+def _cached(key: Sequence[str], make: Callable[[Path], None], what: str) -> tuple[Path, str]:
+    """Return a network that is made once, and its SHA-256; `what` names it on the terminal."""
     folder = cache.folder("backbones") / _sha256(" ".join(key).encode())
     if not folder.exists():
-        # Experiments may do this at the same time: each under its own name, the first one stays.
-        part = folder.with_suffix(f".{os.getpid()}.part")
-        part.mkdir()
-        make(part / NETWORK)
-        with suppress(OSError):
-            part.rename(folder)
-        atomic.remove(part)
+        print(f"making {what}, which is kept in the cache", file=sys.stderr)
+        with cache.writing(folder) as part:
+            part.mkdir()
+            make(part / NETWORK)
     return folder / NETWORK, digest(folder / NETWORK)
 
 
@@ -96,17 +95,19 @@ def examples(
 ) -> tuple[Examples, NDArray[np.float32]]:
     """Return the train and val photos as examples for a head, and their texture; see `frozen`."""
     parts = [ready.photos("train"), ready.photos("val")]
-    found = [frozen(network, digest, part, workers=workers) for part in parts]
+    features, textures = zip(
+        *(frozen(network, digest, part, workers=workers) for part in parts), strict=True
+    )
     examples = Examples(
-        features=np.concatenate([features for features, _ in found]),
+        features=np.concatenate(features),
         targets=np.concatenate([part.targets for part in parts]),
         groups=[row.group for part in parts for row in part.rows],
         classes=len(ready.classes),
     )
-    return examples, np.concatenate([texture for _, texture in found])
+    return examples, np.concatenate(textures)
 
 
-def seen(
+def computed(
     network: ModelProto, parts: Sequence[Photos], names: Sequence[str], *, workers: int
 ) -> list[NDArray[np.float32]]:
     """Return outputs of a network, each (n, ...), for the n photos of all parts; uncached."""
@@ -115,12 +116,12 @@ def seen(
         session = open_session(Path(folder, NETWORK))
 
         def run(photo: tuple[Photos, int]) -> list[NDArray[np.float32]]:
-            found: list[NDArray[np.float32]] = session.run(names, {"pixels": _pixels(*photo)})
-            return found
+            outputs: list[NDArray[np.float32]] = session.run(names, {"pixels": _pixels(*photo)})
+            return outputs
 
         photos = [(part, i) for part in parts for i in range(len(part.rows))]
-        found = list(parallel.ordered(run, photos, workers=workers, title="features"))
-    return [np.concatenate(each) for each in zip(*found, strict=True)]
+        outputs = list(parallel.ordered(run, photos, workers=workers, title="features"))
+    return [np.concatenate(output) for output in zip(*outputs, strict=True)]
 
 
 def frozen(
@@ -145,7 +146,7 @@ def frozen(
         MeadowError: the cache is damaged, or its disk is full.
 
     """
-    file = cache.folder("features") / f"{digest}-{onnxruntime.__version__}.sqlite"
+    file = cache.folder("features") / f"{digest}-{onnxruntime.__version__}-{FORMAT}.sqlite"
     try:
         with closing(sqlite3.connect(file, timeout=60)) as table:
             table.execute("PRAGMA journal_mode = WAL")
@@ -154,29 +155,26 @@ def frozen(
                 "CREATE TABLE IF NOT EXISTS features"
                 " (pixels PRIMARY KEY, vectors BLOB, texture BLOB)"
             )
-            missing = [
-                i for i, row in enumerate(photos.rows) if not _find(table, row.pixels_sha256)
-            ]
+            blobs = {row.pixels_sha256: _find(table, row.pixels_sha256) for row in photos.rows}
+            missing = [i for i, row in enumerate(photos.rows) if not blobs[row.pixels_sha256]]
             if missing:
-                _compute(table, network, photos, missing, workers)
-            found = [blobs for row in photos.rows if (blobs := _find(table, row.pixels_sha256))]
+                blobs |= _compute(table, network, photos, missing, workers)
     except sqlite3.DatabaseError as error:
         raise MeadowError(
             f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
             " the file: what is in it can be computed again."
         ) from None
-    vectors = np.frombuffer(b"".join(vectors for vectors, _ in found), np.float32)
-    texture = np.frombuffer(b"".join(texture for _, texture in found), np.float32)
-    return vectors.reshape(len(found), len(VIEWS), -1), texture.reshape(len(found), -1)
+    vectors, texture = zip(*(blobs[row.pixels_sha256] or () for row in photos.rows), strict=True)
+    return (
+        np.frombuffer(b"".join(vectors), np.float32).reshape(len(vectors), len(VIEWS), -1),
+        np.frombuffer(b"".join(texture), np.float32).reshape(len(texture), -1),
+    )
 
 
 def _compute(
-    table: sqlite3.Connection,
-    network: Path,
-    photos: Photos,
-    missing: Sequence[int],
-    workers: int,
-) -> None:
+    table: sqlite3.Connection, network: Path, photos: Photos, missing: Sequence[int], workers: int
+) -> dict[str, tuple[bytes, bytes]]:
+    """Compute the photos at the places `missing`, write each into the table, and return them."""
     session = open_session(network)
 
     def run(i: int) -> tuple[bytes, bytes]:
@@ -186,15 +184,17 @@ def _compute(
         (mirrored,) = session.run(OUTPUTS[:1], {"pixels": mirror})
         return np.concatenate([features, mirrored]).tobytes(), texture.tobytes()
 
-    for i, blobs in zip(
-        missing, parallel.ordered(run, missing, workers=workers, title="features"), strict=True
-    ):
+    results = parallel.ordered(run, missing, workers=workers, title="features")
+    blobs = {}
+    for i, pair in zip(missing, results, strict=True):
+        blobs[photos.rows[i].pixels_sha256] = pair
         # Committed one by one: a kill loses at most the photos in flight.
         with table:
             table.execute(
                 "INSERT OR IGNORE INTO features VALUES (?, ?, ?)",
-                (photos.rows[i].pixels_sha256, *blobs),
+                (photos.rows[i].pixels_sha256, *pair),
             )
+    return blobs
 
 
 def _pixels(photos: Photos, i: int) -> NDArray[np.uint8]:
@@ -202,14 +202,15 @@ def _pixels(photos: Photos, i: int) -> NDArray[np.uint8]:
 
 
 def _find(table: sqlite3.Connection, pixels: str) -> tuple[bytes, bytes] | None:
-    found: tuple[bytes, bytes] | None = table.execute(
+    pair: tuple[bytes, bytes] | None = table.execute(
         "SELECT vectors, texture FROM features WHERE pixels = ?", (pixels,)
     ).fetchone()
-    return found
+    return pair
 
 
-def _code(module: str) -> str:
-    return _sha256(Path(__file__).with_name(f"{module}.py").read_bytes())
+def _code(*modules: str) -> str:
+    code = [Path(__file__).with_name(f"{module}.py").read_bytes() for module in modules]
+    return _sha256(b"".join(code))
 
 
 def _sha256(data: bytes) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # its standard name
+import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from meadow.errors import MeadowError
 from meadow.params import Finetune, Train
-from meadow.pipeline import atomic, cache
+from meadow.pipeline import cache
 from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Photos, Prepared
-from meadow.training.data_parallel import Team
+from meadow.training.data_parallel import DataParallel
 from meadow.training.weights import Weights
 
 CODE = ("finetune", "data_parallel", "architectures")  # a run of other code is another run
@@ -47,14 +48,6 @@ class State:
     optimizer: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Kept:
-    """The epoch that was kept: its number and its figures."""
-
-    epoch: int
-    figures: dict[str, float]
-
-
 def finetune(
     network: nn.Module,
     train: Photos,
@@ -65,7 +58,7 @@ def finetune(
     checkpoint: Path,
     workers: int,
     log: Log,
-) -> Kept:
+) -> tuple[int, dict[str, float]]:
     """Train; leave the network with the weights of the epoch with the least val log-loss.
 
     Args:
@@ -73,10 +66,16 @@ def finetune(
         train: the photos to learn from.
         val: the photos to choose the epoch by.
         p: how; params.yaml says what each key means.
-        seed: of the order and of augmentation.
+        seed: of the order of the photos and of augmentation.
         checkpoint: written after each epoch; a run that finds it goes on from there.
         workers: threads; see `cpu.cores`.
         log: gets the figures of each epoch, on a resume also those of the epochs before.
+
+    Returns:
+        The number of that epoch, and its figures.
+
+    Raises:
+        MeadowError: the loss is not finite any more.
 
     """
     optimizer = _optimizer(network, p)
@@ -87,15 +86,15 @@ def finetune(
         optimizer.load_state_dict(state.optimizer)
         for figures in state.history:
             log(figures)
-    team = Team(network, cores(workers))
+    replicas = DataParallel(network, cores(workers))
     targets = torch.from_numpy(val.targets)
     start = len(state.history)
     epochs = tqdm(range(start, p.epochs), "finetune", p.epochs, initial=start, disable=None)
     for epoch in epochs:
         if epoch - state.best > p.patience:
             break
-        loss = _epoch(team, optimizer, train, p, seed, epoch)
-        logits = team.outputs(len(targets), lambda net, part: net(_pixels(val, part)))
+        loss = _epoch(replicas, optimizer, train, p, seed, epoch)
+        logits = replicas.outputs(len(targets), lambda net, part: net(_pixels(val, part)))
         figures = {
             "train/log_loss": loss,
             "val/log_loss": float(F.cross_entropy(logits.double(), targets)),
@@ -103,7 +102,8 @@ def finetune(
         }
         if not all(map(math.isfinite, figures.values())):
             raise MeadowError(
-                f"epoch {epoch}: the loss is not finite at train.finetune.lr {p.lr}. Lower it."
+                f"epoch {epoch}: the loss is not finite at train.finetune.lr {p.lr}. Lower it, and"
+                " run `dvc repro` again."
             )
         log(figures)
         epochs.set_postfix(figures)
@@ -112,25 +112,29 @@ def finetune(
             state.best, state.best_weights = epoch, weights
         state.history.append(figures)
         state.weights, state.optimizer = weights, optimizer.state_dict()
-        with atomic.whole(checkpoint) as part:
+        with cache.writing(checkpoint) as part:
             torch.save(vars(state), part)
     network.load_state_dict(state.best_weights)
-    return Kept(state.best, state.history[state.best])
+    return state.best, state.history[state.best]
 
 
 def checkpoint(p: Train, weights: Weights, ready: Prepared) -> Path:
-    """Return the file for the state of a run; its name is the content of all that decides it."""
+    """Return the file for the state of a run; its name is the content of all that decides it.
+
+    What is decided after training, such as the precision, is not in it: two runs that differ in
+    that alone share their epochs, which are the same bytes.
+    """
     photos = [
         (row.pixels_sha256, row.label, row.split) for row in ready.rows if row.split != "test"
     ]
-    here = Path(__file__)
-    code = [here.with_name(f"{name}.py").read_text("utf-8") for name in CODE]
-    key = repr((p.arch, weights.content, photos, p.finetune, p.seed, code, torch.__version__))
+    code = [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in CODE]
+    versions = (torch.__version__, torchvision.__version__, np.__version__)
+    key = repr((p.arch, weights.content, photos, p.finetune, p.seed, code, versions))
     return cache.folder("checkpoints") / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
 
 
 def _epoch(
-    team: Team,
+    replicas: DataParallel,
     optimizer: torch.optim.Optimizer,
     train: Photos,
     p: Finetune,
@@ -147,21 +151,18 @@ def _epoch(
     total = 0.0
     for step in range(steps):
         rows = order[n * step // steps : n * (step + 1) // steps]
-        done = (epoch + step / steps) / p.epochs
         for group in optimizer.param_groups:
-            group["lr"] = p.lr * _rate(done)
+            group["lr"] = p.lr * _rate((epoch + step / steps) / p.epochs)
 
         def loss(net: nn.Module, part: slice, rows: NDArray[np.int64] = rows) -> Tensor:
             pixels = _warped(_pixels(train, rows[part]), warps[rows[part]])
+            targets = torch.from_numpy(train.targets[rows[part]])
             return F.cross_entropy(
-                net(pixels),
-                torch.from_numpy(train.targets[rows[part]]),
-                reduction="sum",
-                label_smoothing=p.label_smoothing,
+                net(pixels), targets, reduction="sum", label_smoothing=p.label_smoothing
             )
 
         drops = seed + (epoch * steps + step) * 1000
-        total += team.backward(len(rows), loss, drops) * len(rows)
+        total += replicas.backward(len(rows), loss, drops) * len(rows)
         optimizer.step()
     return total / n
 
@@ -175,11 +176,9 @@ def _rate(done: float) -> float:
 
 def _optimizer(network: nn.Module, p: Finetune) -> torch.optim.Optimizer:
     """AdamW; biases and normalisation layers are not decayed."""
-    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
-    others = [weight for weight in network.parameters() if weight.ndim <= 1]
     groups = [
-        {"params": decayed, "weight_decay": p.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [w for w in network.parameters() if w.ndim > 1], "weight_decay": p.weight_decay},
+        {"params": [w for w in network.parameters() if w.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=p.lr)
 

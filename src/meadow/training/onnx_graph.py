@@ -8,18 +8,23 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from meadow.inference.onnx_session import external_data
-from meadow.training.out_of_distribution import SHOWN, Neighbours
+from meadow.training.out_of_distribution import FEATURES_WEIGHT, Neighbours
 
 LARGEST = 1_900_000_000  # bytes in one file; protobuf ends at 2 GiB
 
 
 def save(model: ModelProto, path: Path) -> None:
     """Write a model, the same bytes for the same model; large tensors beside it if they must be."""
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= LARGEST:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    else:
+    if is_large(model):
         onnx.save_model(model, path, save_as_external_data=True, location=external_data(path).name)
+    else:
+        path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(path)
+
+
+def is_large(model: ModelProto) -> bool:
+    """Whether one file cannot hold a model."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST
 
 
 def with_head(
@@ -52,7 +57,7 @@ def with_neighbours(model: ModelProto, neighbours: Neighbours) -> ModelProto:
     """Add the distance to the k-th nearest neighbour, (n,), to a graph of features and texture."""
     reference = np.asarray(neighbours.reference, np.float32)
     constants = {
-        "shown": np.float32(SHOWN),
+        "shown": np.float32(FEATURES_WEIGHT),
         "mean": np.asarray(neighbours.mean, np.float32),
         "scale": np.asarray(neighbours.scale, np.float32),
         "minus_twice": np.ascontiguousarray(-2 * reference.T),
@@ -67,10 +72,10 @@ def with_neighbours(model: ModelProto, neighbours: Neighbours) -> ModelProto:
     )
 
     def node(kind: str, inputs: str, outputs: str, **settings: object) -> None:
-        own = {"features", "texture", "distance"}
+        public = {"features", "texture", "distance"}
         names = [
-            [name if name in own else f"near.{name}" for name in each.split()]
-            for each in (inputs, outputs)
+            [name if name in public else f"near.{name}" for name in tensors.split()]
+            for tensors in (inputs, outputs)
         ]
         model.graph.node.append(helper.make_node(kind, *names, **settings))
 

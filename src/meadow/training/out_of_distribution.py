@@ -17,16 +17,16 @@ from threadpoolctl import threadpool_limits
 from meadow.pipeline.hashing import hash_fraction
 
 K = 5
-MOST = 2000  # photos to compare with: 15 MB in the served graph at 1,856 numbers
-SHOWN = 2 / 3  # weight of the features; texture has 1
-Floats = NDArray[np.float32]
+REFERENCES = 2000  # photos to compare with: 15 MB in the served graph at 1,856 numbers
+FEATURES_WEIGHT = 2 / 3  # texture has 1
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Neighbours:
     """What a new photo is compared with.
 
-    A photo is the point (`SHOWN` features / |features|, (texture - mean) scale).
+    A photo is the point (`FEATURES_WEIGHT` features / |features|, (texture - mean) scale).
 
     Attributes:
         reference: points of photos that were learned from, (m, d + t).
@@ -37,14 +37,14 @@ class Neighbours:
 
     """
 
-    reference: Floats
-    mean: Floats
-    scale: Floats
+    reference: Vectors
+    mean: Vectors
+    scale: Vectors
     k: int
     threshold: float
 
 
-def fit(features: Floats, texture: Floats, groups: Sequence[str], coverage: float) -> Neighbours:
+def fit(features: Vectors, texture: Vectors, groups: Sequence[str], coverage: float) -> Neighbours:
     """Choose the reference, and the threshold that the share `coverage` of its photos passes.
 
     Each photo is judged without its own group of near-duplicates, as a new photo will be.
@@ -58,23 +58,23 @@ def fit(features: Floats, texture: Floats, groups: Sequence[str], coverage: floa
     """
     mean = texture.mean(axis=0)
     scale = 1 / np.maximum(texture.std(axis=0), 1e-6) / np.sqrt(texture.shape[1])
-    shown = SHOWN * features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    points = np.concatenate([shown, (texture - mean) * scale], axis=1).astype(np.float32)
-    order = sorted(range(len(points)), key=lambda i: (hash_fraction(groups[i]), i))[:MOST]
-    reference, of = points[order], np.array(groups)[order]
+    norms = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    content = FEATURES_WEIGHT * features / norms
+    points = np.concatenate([content, (texture - mean) * scale], axis=1).astype(np.float32)
+    order = sorted(range(len(points)), key=lambda i: (hash_fraction(groups[i]), i))[:REFERENCES]
+    reference, reference_groups = points[order], np.array(groups)[order]
     k = min(K, len(order) - 1) or 1
     squares = (reference**2).sum(axis=1)
     with threadpool_limits(1):
-        found = [
-            _distance(squares - 2 * reference @ point + point @ point, of != group, k)
+        distances = [
+            _distance(squares - 2 * reference @ point + point @ point, reference_groups != group, k)
             for point, group in zip(points, groups, strict=True)
         ]
-    threshold = float(np.quantile(found, coverage, method="higher"))
+    threshold = float(np.quantile(distances, coverage, method="higher"))
     return Neighbours(reference, mean, scale, k, threshold)
 
 
-def _distance(squared: Floats, other: NDArray[np.bool_], k: int) -> float:
-    left = squared[other]
-    if len(left) < k:
-        return float(np.sqrt(max(squared.max(), 0)))
-    return float(np.sqrt(max(np.partition(left, k - 1)[k - 1], 0)))
+def _distance(squared: Vectors, other: NDArray[np.bool_], k: int) -> float:
+    others = squared[other]
+    kth = np.partition(others, k - 1)[k - 1] if len(others) >= k else squared.max()
+    return float(np.sqrt(max(kth, 0)))

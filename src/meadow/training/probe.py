@@ -106,7 +106,7 @@ def calibrate(logits: Floats, targets: Ints) -> float:
     """Return the temperature, 0.05 to 20, that gives logits (n, classes) the least log-loss.
 
     The targets are smoothed as if each class had been seen once more (Platt 1999): a few photos
-    that are all labelled rightly do not prove certainty.
+    that are all classified correctly do not prove certainty.
     """
     n, classes = logits.shape
     smooth = (np.eye(classes)[targets] * n + 1) / (n + classes)
@@ -134,53 +134,94 @@ def _fit(coordinates: Floats, examples: Examples, tasks: Ints, l2: float | None)
         l2: None to choose it.
 
     """
-    n, views, d = coordinates.shape
-    x = np.append(coordinates.reshape(n * views, d), np.ones((n * views, 1)), axis=1)
-    y = np.eye(examples.classes)[examples.targets.repeat(views)]
+    problem = _Problem.of(coordinates, examples)
+    searches = _search(problem, tasks, L2_PATH if l2 is None else [l2])
+    penalties = np.array([search.l2 for search in searches])
+    start = np.stack([search.weights for search in searches], axis=2)
+    final = problem.solve(tasks != HELD, penalties, start)
+    heads = []
+    for task, search, weights in zip(tasks, searches, np.moveaxis(final, 2, 0), strict=True):
+        inside = task != HELD
+        logits = search.held_out[inside]
+        temperature = calibrate(logits, examples.targets[inside])
+        weight, bias = weights[:, :-1].T / temperature, weights[:, -1] / temperature
+        probabilities = softmax(logits / temperature)
+        heads.append(Head(weight, bias, search.l2, temperature, search.log_loss, probabilities))
+    return heads
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What all fits share: rows x (n views, d + 1) and y (n views, classes), and n targets."""
+
+    x: Floats
+    y: Floats
+    targets: Ints
+    views: int
+
+    @classmethod
+    def of(cls, coordinates: Floats, examples: Examples) -> "_Problem":
+        n, views, d = coordinates.shape
+        x = np.append(coordinates.reshape(n * views, d), np.ones((n * views, 1)), axis=1)
+        y = np.eye(examples.classes)[examples.targets.repeat(views)]
+        return cls(x, y, examples.targets, views)
+
+    def solve(self, learned: NDArray[np.bool_], penalties: Floats, start: Floats) -> Floats:
+        """Fit one head for each row of `learned`, (fits, n): the examples that it learns from."""
+        shares = learned.repeat(self.views, axis=1).T / (self.views * learned.sum(axis=1))
+        return solve(self.x, self.y, shares, penalties, start)
+
+    def logits(self, weights: Floats) -> Floats:
+        """Return the logits of the examples' first view, (classes, n, fits)."""
+        return self.x[:: self.views] @ weights
+
+
+@dataclass
+class _Search:
+    """The penalties that a task has tried, and what the best of them gave.
+
+    Attributes:
+        log_loss: out of fold, by penalty.
+        l2: the best penalty.
+        held_out: its logits of each example, by the head of the other folds, (n, classes).
+        weights: the mean of its heads of all folds, (classes, d + 1).
+
+    """
+
+    log_loss: dict[float, float]
+    l2: float
+    held_out: Floats
+    weights: Floats
+
+
+def _search(problem: _Problem, tasks: Ints, penalties: Sequence[float]) -> list[_Search]:
+    """Try penalties, strongest first, for each task until one does worse than the one before."""
+    n, classes, width = len(problem.targets), problem.y.shape[1], problem.x.shape[1]
     learned = (tasks != HELD) & (tasks != np.arange(FOLDS)[:, None, None])  # (folds, tasks, n)
-    weights = np.zeros((examples.classes, d + 1, FOLDS, len(tasks)))
-    start = np.empty((examples.classes, d + 1, len(tasks)))
-    held_out = np.empty((len(tasks), n, examples.classes))
-    tried: list[dict[float, float]] = [{} for _ in tasks]
+    weights = np.zeros((classes, width, FOLDS, len(tasks)))
+    nothing = np.empty(0)
+    searches = [_Search({}, 0.0, nothing, nothing) for _ in tasks]
     going = np.arange(len(tasks))
-
-    def solved(rows: NDArray[np.bool_], penalties: Floats, start: Floats) -> Floats:
-        """Solve one problem for each row of `rows`, the examples that it learns from."""
-        shares = rows.repeat(views, axis=1).T / (views * rows.sum(axis=1))
-        return solve(x, y, shares, penalties, start)
-
-    for penalty in L2_PATH if l2 is None else [l2]:
+    for penalty in penalties:
         rows = learned[:, going].reshape(-1, n)
-        found = solved(
-            rows,
-            np.full(len(rows), penalty),
-            weights[..., going].reshape(examples.classes, d + 1, -1),
-        )
-        weights[..., going] = found.reshape(*weights.shape[:3], -1)
-        logits = (x[::views] @ found).reshape(examples.classes, n, FOLDS, -1)
+        start = weights[..., going].reshape(classes, width, -1)
+        fitted = problem.solve(rows, np.full(len(rows), penalty), start)
+        weights[..., going] = fitted.reshape(classes, width, FOLDS, -1)
+        logits = problem.logits(fitted).reshape(classes, n, FOLDS, -1)
         better = np.zeros(len(going), bool)
         for i, task in enumerate(going.tolist()):
-            own = logits[:, np.arange(n), tasks[task], i].T
-            loss = _log_loss(own[tasks[task] != HELD], examples.targets[tasks[task] != HELD])
-            better[i] = loss < min(tried[task].values(), default=np.inf)
-            tried[task][penalty] = loss
+            inside, search = tasks[task] != HELD, searches[task]
+            held_out = logits[:, np.arange(n), tasks[task], i].T
+            loss = _log_loss(held_out[inside], problem.targets[inside])
+            better[i] = loss < min(search.log_loss.values(), default=np.inf)
+            search.log_loss[penalty] = loss
             if better[i]:
-                held_out[task], start[..., task] = own, weights[..., task].mean(axis=2)
+                search.l2, search.held_out = penalty, held_out
+                search.weights = weights[..., task].mean(axis=2)
         going = going[better]  # where it was worse, weaker penalties would only do worse yet
         if not len(going):
             break
-    chosen = [min(each, key=each.__getitem__) for each in tried]
-    final = solved(tasks != HELD, np.array(chosen), start)
-    heads = []
-    for task, penalty in enumerate(chosen):
-        inside = tasks[task] != HELD
-        logits = held_out[task, inside]
-        temperature = calibrate(logits, examples.targets[inside])
-        weight = final[:, :-1, task].T / temperature
-        bias = final[:, -1, task] / temperature
-        probabilities = softmax(logits / temperature)
-        heads.append(Head(weight, bias, penalty, temperature, tried[task], probabilities))
-    return heads
+    return searches
 
 
 def _log_loss(logits: Floats, targets: Ints) -> float:

@@ -18,8 +18,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from meadow.pipeline.manifest import Photos
+from meadow.training import onnx_graph
 
-SEEN = 32  # photos whose activations set the scales; 16 and 64 give the same accuracy
+SAMPLE = 32  # photos whose activations set the scales; 16 and 64 give the same accuracy
 KINDS = [
     "Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "Concat",
     "GlobalAveragePool", "AveragePool", "Sigmoid", "HardSigmoid",
@@ -29,8 +30,8 @@ PIXELS = "pixels.centred"
 
 
 def sample(photos: Photos) -> Photos:
-    """Return the `SEEN` photos with the lowest hashes: few new photos change which these are."""
-    chosen = sorted(range(len(photos.rows)), key=lambda i: photos.rows[i].pixels_sha256)[:SEEN]
+    """Return the `SAMPLE` photos with the lowest hashes: few new photos change which these are."""
+    chosen = sorted(range(len(photos.rows)), key=lambda i: photos.rows[i].pixels_sha256)[:SAMPLE]
     rows = [photos.rows[i] for i in chosen]
     return Photos(rows, photos.pixels[chosen], photos.targets[chosen])
 
@@ -45,17 +46,24 @@ def int8(network: ModelProto, photos: Photos) -> ModelProto:
         photos: that set the scales; see `sample`.
 
     """
-    own = {"scale": np.array(1, np.float32), "zero_point": np.array(GREY, np.uint8)}
-    scales = {PIXELS: [own]} if normalised_by_weights(network.graph) else {}
+    as_they_are = {"scale": np.array(1, np.float32), "zero_point": np.array(GREY, np.uint8)}
+    scales = {PIXELS: [as_they_are]} if normalised_by_weights(network.graph) else {}
+    large = onnx_graph.is_large(network)
     with tempfile.TemporaryDirectory() as folder:
-        source, ready, target = (str(Path(folder, name)) for name in ("a.onnx", "b.onnx", "c.onnx"))
-        onnx.save_model(network, source)
-        quant_pre_process(source, ready, skip_symbolic_shape=True)
-        model = onnx.load(ready)
+        source, simplified, named, target = (Path(folder, f"{i}.onnx") for i in range(4))
+        onnx_graph.save(network, source)
+        quant_pre_process(
+            source,
+            simplified,
+            skip_symbolic_shape=True,
+            save_as_external_data=large,
+            all_tensors_to_one_file=large,
+        )
+        model = onnx.load(simplified)
         excluded = _only_for(model.graph, "texture")
-        onnx.save_model(model, ready)
+        onnx_graph.save(model, named)
         quantize_static(
-            ready,
+            named,
             target,
             _Reader(photos),
             activation_type=QuantType.QUInt8,
@@ -63,6 +71,7 @@ def int8(network: ModelProto, photos: Photos) -> ModelProto:
             per_channel=True,
             op_types_to_quantize=KINDS,
             nodes_to_exclude=excluded,
+            use_external_data_format=large,
             extra_options={"MatMulConstBOnly": True, "TensorQuantOverrides": scales},
         )
         model = onnx.load(target)
@@ -86,10 +95,10 @@ def normalised_by_weights(graph: GraphProto) -> bool:
     takes a third of the network's time. The result differs at the photo's edge alone, which is
     padded with one grey and not with the mean of each channel.
     """
-    found = _chain(graph, "pixels", ("Transpose", "Cast", "Sub", "Div", "Conv"))
-    if not found:
+    nodes = _chain(graph, "pixels", ("Transpose", "Cast", "Sub", "Div", "Conv"))
+    if not nodes:
         return False
-    *_, subtract, divide, convolve = found
+    *_, subtract, divide, convolve = nodes
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     tensors |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
     mean, std, weight, *bias = (
@@ -114,9 +123,9 @@ def normalised_by_weights(graph: GraphProto) -> bool:
 
 def read_pixels_as_they_are(graph: GraphProto) -> None:
     """Drop what turns pixels into floats, subtracts `GREY` and quantises the result: the pixels."""
-    found = _chain(graph, "pixels", ("Transpose", "Cast", "Sub", "QuantizeLinear"))
-    if found and found[2].output[0] == PIXELS:
-        transpose, cast, subtract, quantise = found
+    nodes = _chain(graph, "pixels", ("Transpose", "Cast", "Sub", "QuantizeLinear"))
+    if nodes and nodes[2].output[0] == PIXELS:
+        transpose, cast, subtract, quantise = nodes
         transpose.output[0] = quantise.output[0]
         for node in (cast, subtract, quantise):
             graph.node.remove(node)
@@ -124,20 +133,20 @@ def read_pixels_as_they_are(graph: GraphProto) -> None:
 
 def _chain(graph: GraphProto, start: str, kinds: Sequence[str]) -> list[NodeProto]:
     """Return the nodes of these kinds that follow on a tensor, each the only user of the last."""
-    found: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for kind in kinds:
         users = [node for node in graph.node if start in node.input]
         if len(users) != 1 or users[0].op_type != kind:
             return []
-        found += users
+        nodes += users
         start = users[0].output[0]
-    return found
+    return nodes
 
 
 def _only_for(graph: GraphProto, output: str) -> list[str]:
     """Name the nodes by what they make; return those that no other output depends on."""
     maker = {name: node for node in graph.node for name in node.output}
-    wanted = [each.name for each in graph.output if each.name != output]
+    wanted = [tensor.name for tensor in graph.output if tensor.name != output]
     needed: set[str] = set()
     while wanted:
         tensor = wanted.pop()

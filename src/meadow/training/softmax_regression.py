@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-MOST = 2**22  # numbers in one array of a group of problems: 32 MB, of which some 20 are in use
+NUMBERS = 2**22  # in one array of a group of problems: 32 MB, of which some 20 are in use
 MEMORY = 5  # steps that L-BFGS remembers
 ITERATIONS = 500
 GRADIENT, DECREASE = 3e-5, 1e-8  # a problem is solved when either is this small
@@ -33,10 +33,10 @@ def solve(x: Floats, y: Floats, shares: Floats, l2: Floats, start: Floats) -> Fl
         Weights, (classes, d, problems).
 
     """
-    at_once = max(1, MOST // (max(x.shape) * y.shape[1]))
+    at_once = max(1, NUMBERS // (max(x.shape) * y.shape[1]))
     groups = [slice(i, i + at_once) for i in range(0, len(l2), at_once)]
-    found = [_solve(x, y, shares[:, each], l2[each], start[..., each]) for each in groups]
-    return np.concatenate(found, axis=2)
+    weights = [_solve(x, y, shares[:, part], l2[part], start[..., part]) for part in groups]
+    return np.concatenate(weights, axis=2)
 
 
 def _solve(x: Floats, y: Floats, shares: Floats, l2: Floats, w: Floats) -> Floats:
@@ -90,14 +90,14 @@ def _newton(
     gradient: Floats, curvature: Floats, steps: "deque[tuple[Floats, Floats, Floats]]"
 ) -> Floats:
     """Return the gradient times the inverse Hessian that the remembered steps suggest."""
-    found, parts = gradient.copy(), []
+    product, parts = gradient.copy(), []
     for moved, change, scale in reversed(steps):
-        parts.append(part := scale * _dot(moved, found))
-        found -= part * change
-    found /= curvature
+        parts.append(part := scale * _dot(moved, product))
+        product -= part * change
+    product /= curvature
     for (moved, change, scale), part in zip(steps, reversed(parts), strict=True):
-        found += (part - scale * _dot(change, found)) * moved
-    return found
+        product += (part - scale * _dot(change, product)) * moved
+    return product
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

@@ -1,0 +1,148 @@
+"""The training methods: what each does, and what the other stages may ask of it.
+
+A new method is a `Method` in `METHODS`, a section of params.yaml and its class in params.py.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from meadow.inference import conformal
+from meadow.params import Train
+from meadow.pipeline.manifest import Prepared
+from meadow.training import features, onnx_graph, out_of_distribution, probe, quantization
+from meadow.training.out_of_distribution import Neighbours
+from meadow.training.weights import Weights
+
+Log = Callable[[dict[str, float]], None]
+Direction = Literal["minimize", "maximize"]
+CROSS_VALIDATED: dict[str, Direction] = {
+    "cv_log_loss": "minimize",
+    "cv_accuracy": "maximize",
+    "cv_brier": "minimize",
+    "cv_ece": "minimize",
+    "cv_auroc": "maximize",
+}
+ON_VAL: dict[str, Direction] = {"val.log_loss": "minimize", "val.accuracy": "maximize"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What every method makes.
+
+    Attributes:
+        network: gives `probabilities`, `features` and `texture`.
+        tensors: what was learned, by name.
+        about: how it came about, for model.json.
+        figures: of what was kept, by group/name; they need not be the last that were logged.
+        neighbours: what a new photo is compared with.
+        set_threshold: see `conformal.threshold`.
+
+    """
+
+    network: ModelProto
+    tensors: dict[str, NDArray[Any]]
+    about: dict[str, Any]
+    figures: dict[str, float]
+    neighbours: Neighbours
+    set_threshold: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train.
+
+    Attributes:
+        fit: trains; takes section `train`, the photos, what to start from, the number of threads,
+            and what gets the figures of each step.
+        figures: what experiments may be selected on, the usual one first, and what is better. Those
+            called cv_... are evaluate's, the others train's.
+        cross_validate: gives the probabilities of the train, then the val photos, (n, classes),
+            each by a model that did not learn from the photo. It takes the served network's file,
+            model.json, the photos, the number of folds and of threads. None: there are none.
+
+    """
+
+    fit: Callable[[Train, Prepared, Weights, int, Log], Trained]
+    figures: Mapping[str, Direction]
+    cross_validate: (
+        Callable[[Path, Mapping[str, Any], Prepared, int, int], NDArray[np.float64]] | None
+    ) = None
+
+
+def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+    """Fit a linear head on the frozen features of the train and val photos."""
+    backbone, digest = features.backbone(p, weights, ready)
+    examples, texture = features.examples(backbone, digest, ready, workers=workers)
+    automatic = p.probe.l2 == "auto"
+    head = probe.fit(examples, None if p.probe.l2 == "auto" else p.probe.l2)
+    for log_loss in head.log_loss.values():
+        log({"cv/log_loss": log_loss})
+    return Trained(
+        network=onnx_graph.with_head(backbone, head.weight, head.bias),
+        tensors={"head.weight": head.weight, "head.bias": head.bias},
+        about={
+            "backbone": digest,
+            "l2": head.l2,
+            "l2_chosen": automatic,
+            "temperature": round(head.temperature, 6),
+        },
+        figures={"cv/log_loss": head.log_loss[head.l2]},
+        neighbours=out_of_distribution.fit(
+            examples.features[:, 0], texture, examples.groups, p.coverage
+        ),
+        set_threshold=conformal.threshold(head.held_out, examples.targets, p.coverage),
+    )
+
+
+def cross_validate_probe(
+    network: Path, about: Mapping[str, Any], ready: Prepared, folds: int, workers: int
+) -> NDArray[np.float64]:
+    """Repeat the whole recipe in each fold, see `probe.cross_validate`."""
+    examples, _ = features.examples(network, about["backbone"], ready, workers=workers)
+    return probe.cross_validate(examples, None if about["l2_chosen"] else about["l2"], folds)
+
+
+def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+    """Train all layers on the train photos; the val photos choose the epoch."""
+    # PyTorch, which they import, takes longer than all the rest of a probe on cached features.
+    from meadow.training import architectures, finetune
+
+    size, classes = ready.preprocessing.size, len(ready.classes)
+    network = architectures.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
+    served, outputs = architectures.WithFeatures(network), ["logits", *features.OUTPUTS]
+    architectures.exported(served, size=size, outputs=outputs)  # if it must fail, before training
+    train, val = ready.photos("train"), ready.photos("val")
+    checkpoint = finetune.checkpoint(p, weights, ready)
+    epoch, figures = finetune.finetune(
+        network, train, val, p.finetune, p.seed, checkpoint=checkpoint, workers=workers, log=log
+    )
+    graph = architectures.exported(served, size=size, outputs=outputs)
+    if p.precision == "int8":
+        graph = quantization.int8(graph, quantization.sample(train))
+    all_logits, vectors, texture = features.computed(graph, [train, val], outputs, workers=workers)
+    logits = all_logits[len(train.rows) :].astype(np.float64)
+    temperature = probe.calibrate(logits, val.targets)
+    groups = [row.group for row in [*train.rows, *val.rows]]
+    checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
+    return Trained(
+        network=onnx_graph.with_temperature(graph, temperature, classes),
+        tensors={name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
+        about={"epoch": epoch, "temperature": round(temperature, 6)},
+        figures=figures,
+        neighbours=out_of_distribution.fit(vectors, texture, groups, p.coverage),
+        set_threshold=conformal.threshold(
+            probe.softmax(logits / temperature), val.targets, p.coverage
+        ),
+    )
+
+
+METHODS = {
+    "probe": Method(fit_probe, CROSS_VALIDATED, cross_validate_probe),
+    "finetune": Method(fit_all_layers, ON_VAL),
+}
