@@ -30,7 +30,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line which absent tools have skipped tests."""
     skipped = terminalreporter.stats.get("skipped", [])
-    if line := summary(str(report.longrepr) for report in skipped):
+    # the representation of a skipped test is its path, line and reason
+    if line := summary(report.longrepr[2] for report in skipped):
         terminalreporter.write_line(line)
 
 
