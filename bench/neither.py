@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from meadow import params
 from meadow.evaluation import metrics
-from meadow.evaluation.contact_sheet import contact_sheet
 from meadow.inference.classifier import Answer, Classifier
 from meadow.pipeline import manifest
+from meadow.reporting.contact_sheet import contact_sheet
 
 EACH = 40
 SIDE = 240
@@ -110,7 +110,7 @@ def main() -> None:
         all_distances.append(distances)
         share = (distances <= model.about["distance_threshold"]).mean()
         print(f"{kind.__name__}: AUROC {against(own, distances):.3f}, {share:.3f} are called in")
-        tiles += [(image, kind.__name__) for image in images[:4]]
+        tiles += [(ImageOps.contain(image, (152, 152)), kind.__name__) for image in images[:4]]
     print(f"all: AUROC {against(own, np.concatenate(all_distances)):.3f}")
     contact_sheet(tiles, "Pictures of other things").save(sys.argv[1])
 

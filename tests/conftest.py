@@ -98,7 +98,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def built(once: Once) -> Path:
-    """Return a project in which prepare, train and evaluate have run: to read, not to write."""
+    """Return a project in which all stages but package have run: to read, not to write."""
 
     def make(folder: Path) -> None:
         shutil.copy(ROOT / "bentofile.yaml", folder)
@@ -111,7 +111,7 @@ def built(once: Once) -> Path:
         values["train"].update(method="probe", arch="shufflenet_v2_x0_5")
         yaml.dump(values, folder / "params.yaml")
         draw_set(folder / "data/raw", {"gold": 24, "moss": 24})
-        _run(folder, "prepare", "train", "evaluate")
+        _run(folder, "prepare", "train", "evaluate", "report")
 
     return once("built", make)
 

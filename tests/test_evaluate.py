@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics as reference
-from PIL import Image
 from scipy.stats import binomtest
 from toys import SetParams, encoded, photo
 
 from meadow.errors import MeadowError
 from meadow.evaluate import evaluate
+from meadow.evaluation import predictions
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import manifest
 from meadow.prepare import prepare
+from meadow.report import report
 from meadow.train import train
 
 
@@ -56,21 +57,30 @@ def test_the_figures_are_those_of_the_served_object_on_the_test_photos(in_built:
 
 def test_a_probe_is_cross_validated_on_the_other_photos(in_built: Path) -> None:
     """cv_n counts the train and val photos; the test photos have no part in it."""
-    found, counts = read("metrics/evaluate.json"), read("metrics/prepare.json")
+    figures, counts = read("metrics/evaluate.json"), read("metrics/prepare.json")
+    low, high = figures["cv_accuracy_low"], figures["cv_accuracy_high"]
 
-    assert found["cv_n"] == counts["train"] + counts["val"]
-    assert 0 <= found["cv_accuracy_low"] <= found["cv_accuracy"] <= found["cv_accuracy_high"] <= 1
-    assert found["cv_log_loss"] < np.log(2)
+    assert figures["cv_n"] == counts["train"] + counts["val"]
+    assert 0 <= low <= figures["cv_accuracy"] <= high <= 1
+    assert figures["cv_log_loss"] < np.log(2)
 
 
 def test_finetune_has_no_cross_validation(toy_set: Path) -> None:
-    """It would train five networks; so no cv_ figures, and no list of doubtful labels."""
+    """It would train five networks; so no cv_ figures, and no line in the list of labels.
+
+    The report says nothing of either, and shows the curves of train and val photos.
+    """
     prepare()
     train()
     evaluate()
+    report()
+    page = Path("reports/report.html").read_text()
 
     assert not [name for name in read("metrics/evaluate.json") if name.startswith("cv_")]
-    assert not list(Path("reports").glob("review.*"))
+    assert predictions.load(predictions.OUT_OF_FOLD) == []
+    assert "ross-validated" not in page + Path("reports/model-card.md").read_text()
+    assert "Labels that may be wrong" not in page
+    assert "On the val photos, dashed on the train photos." in page
 
 
 def test_the_plots_hold_what_their_names_say(in_built: Path) -> None:
@@ -84,17 +94,8 @@ def test_the_plots_hold_what_their_names_say(in_built: Path) -> None:
     assert sum(int(row["photos"]) for row in table("metrics/plots/reliability.csv")) == n
 
 
-def test_the_mistakes_are_shown(in_built: Path) -> None:
-    """A sheet with a tile for each wrong answer, or the line that there is none."""
-    wrong = [r for r in table("reports/predictions.csv") if r["label"] != r["predicted"]]
-    with Image.open("reports/mistakes.png") as sheet:
-        height = sheet.height
-
-    assert height == 34 + -(-len(wrong) // 6) * (160 + 34)
-
-
 def test_evaluating_twice_gives_the_same_bytes(in_built: Path) -> None:
-    """Also of the picture."""
+    """No time, no path of the machine."""
     files = [*Path("reports").iterdir(), *Path("metrics/plots").iterdir()]
     before = {file: file.read_bytes() for file in files}
     evaluate()

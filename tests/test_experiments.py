@@ -46,7 +46,7 @@ def test_a_run_changes_no_file_but_its_outs(clone: Path, run: Run) -> None:
 
 
 def test_same_inputs_same_bytes_at_another_number_of_threads(clone: Path, run: Run) -> None:
-    """Every out of all four stages, without any cache of the first run."""
+    """Every out of all stages, without any cache of the first run."""
     before = lock(clone)
     text = (clone / "params.yaml").read_text().replace("workers: 0", "workers: 3")
     (clone / "params.yaml").write_text(text)
@@ -70,6 +70,20 @@ def test_editing_the_service_reruns_package_alone(clone: Path, run: Run) -> None
         "metrics/package.json",
         "models/bento",
     ]
+
+
+def test_editing_a_page_reruns_report_alone(clone: Path, run: Run) -> None:
+    """Style and words cost no measuring, and no other Bento."""
+    before = lock(clone)
+    with (clone / "src/meadow/reporting/templates/page.css").open("a") as file:
+        file.write("h1 { color: teal }\n")
+    said = run("dvc", "repro")
+    after = lock(clone)
+
+    assert [line for line in said.splitlines() if line.startswith("Running")] == [
+        "Running stage 'report':"
+    ]
+    assert [path for path in before if before[path] != after[path]] == ["reports/report.html"]
 
 
 def test_a_decision_on_a_photo_reruns_prepare(clone: Path, run: Run) -> None:

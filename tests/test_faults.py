@@ -13,8 +13,14 @@ import pytest
 from meadow.pipeline import atomic
 
 pytestmark = pytest.mark.slow
-STAGES = ("prepare", "train", "evaluate", "package")
-SMALLEST = {"prepare": 20_000, "train": 500_000, "evaluate": 600, "package": 500_000}  # bytes
+STAGES = ("prepare", "train", "evaluate", "report", "package")
+SMALLEST = {
+    "prepare": 20_000,
+    "train": 500_000,
+    "evaluate": 600,
+    "report": 5_000,
+    "package": 500_000,
+}  # bytes
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_the_demo_reproduces_the_committed_data(demo: tuple[Path, str]) -> None:
     """On any machine: photos and what prepare makes of them have the committed hashes."""
     clone, output = demo
 
-    assert "test photos are labelled rightly" in output
+    assert "test photos are classified correctly" in output
     assert '"label": "dandelion"' in output
     assert (ROOT / "data/raw.dvc").read_text() == (clone / "data/raw.dvc").read_text()
     assert outs(ROOT / "dvc.lock", "prepare") == outs(clone / "dvc.lock", "prepare")

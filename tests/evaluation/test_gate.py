@@ -80,12 +80,3 @@ def test_each_limit_fails_in_words(
 
     assert verdict["passed"] is False
     assert failed in why
-
-
-def test_groups_are_drawn_whole() -> None:
-    """Ten copies of eight photos are eight photos: the interval is as wide."""
-    eight = np.random.default_rng(0).normal(size=8)
-    alone = gate.bootstrap(eight, [str(i) for i in range(8)])
-    copies = gate.bootstrap(eight.repeat(10), [str(i // 10) for i in range(80)])
-
-    assert copies == pytest.approx(alone)

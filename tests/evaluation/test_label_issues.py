@@ -9,7 +9,6 @@ import pytest
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from numpy.typing import NDArray
-from PIL import Image
 from tools import PHOTOS
 from toys import SetParams
 
@@ -95,8 +94,6 @@ def test_the_list_has_every_train_and_val_photo_and_no_test_photo(in_built: Path
         assert (record["label"], record["sha256"]) == (row.label, row.sha256)
         if record["issue"] == "true":
             assert record["suggested"] != record["label"]
-    with Image.open("reports/review.png") as sheet:
-        assert sheet.height == 34 + min(label_issues.SHOWN, len(found)) // 6 * (160 + 34)
 
 
 @pytest.mark.slow

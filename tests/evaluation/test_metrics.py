@@ -107,3 +107,13 @@ def test_each_class_has_its_recall_with_an_interval() -> None:
     assert table[1]["recall_low"] == pytest.approx(0)
     assert 0.2 < table[1]["recall_high"] < 0.4
     assert table[0]["precision"] == 0.9
+
+
+def test_abstention_is_judged_on_the_surest() -> None:
+    """Sure and right, unsure and wrong: half answered is all right, all answered is half."""
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
+    points = metrics.abstention(probabilities, np.array([0] * 10 + [1] * 10))
+    accuracy = {round(point["answered"], 2): point["accuracy"] for point in points}
+
+    assert accuracy[0.5] == 1.0
+    assert accuracy[1.0] == 0.5

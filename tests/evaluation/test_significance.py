@@ -1,46 +1,49 @@
 import math
 
+import numpy as np
 import pytest
 
-from meadow.evaluation.significance import Comparison, Prediction, mcnemar, paired_interval
+from meadow.evaluation.predictions import Prediction
+from meadow.evaluation.significance import Comparison, bootstrap, mcnemar, paired_interval
 
 
-def answers(right: str, label: str = "a", start: int = 0) -> dict[str, Prediction]:
-    """Return answers to photos by content; each letter of `right` is y or n."""
-    found = {}
-    for i, each in enumerate(right, start):
-        predicted = label if each == "y" else "other"
-        p = 0.9 if each == "y" else 0.2
-        found[f"sha{i}"] = Prediction(f"{i:02}.jpg", f"sha{i}", f"g{i}", label, predicted, 0.9, p)
-    return found
+def answers(correct: str, label: str = "a", start: int = 0) -> dict[str, Prediction]:
+    """Return answers to photos by content; each letter of `correct` is y or n."""
+    by_content = {}
+    for i, letter in enumerate(correct, start):
+        predicted = label if letter == "y" else "other"
+        p = 0.9 if letter == "y" else 0.2
+        answer = Prediction(f"{i:02}.jpg", f"sha{i}", f"g{i}", label, predicted, 0.9, p)
+        by_content[answer.sha256] = answer
+    return by_content
 
 
 def test_what_is_mended_and_what_is_broken() -> None:
-    """Each photo that one model alone labels rightly, and no other."""
-    found = Comparison.of(answers("yynn"), answers("ynyn"))
+    """Each photo that one model alone classifies correctly, and no other."""
+    comparison = Comparison.of(answers("yynn"), answers("ynyn"))
 
-    assert [new.path for _, new in found.mended] == ["02.jpg"]
-    assert [new.path for _, new in found.broken] == ["01.jpg"]
-    assert found.accuracy[0] == 0
-    assert not found.differs
+    assert [new.path for _, new in comparison.mended] == ["02.jpg"]
+    assert [new.path for _, new in comparison.broken] == ["01.jpg"]
+    assert comparison.accuracy[0] == 0
+    assert not comparison.differs
 
 
 def test_photos_are_joined_by_content_and_label() -> None:
     """Not by path; a photo that was relabelled in between is no photo that was mended."""
     old, new = answers("nnnn"), answers("yyyy", start=2)
     new["sha3"] = answers("y", label="b", start=3)["sha3"]
-    found = Comparison.of(old, new)
+    comparison = Comparison.of(old, new)
 
-    assert [p.sha256 for p, _ in found.pairs] == ["sha2"]
-    assert found.relabelled == 1
+    assert [p.sha256 for p, _ in comparison.pairs] == ["sha2"]
+    assert comparison.relabelled == 1
 
 
 def test_no_common_photo_says_nothing() -> None:
     """No figure, and no division by 0."""
-    found = Comparison.of(answers("yy"), answers("yy", start=2))
+    comparison = Comparison.of(answers("yy"), answers("yy", start=2))
 
-    assert (found.accuracy, found.p_value) == ((0, -1, 1), 1)
-    assert not found.differs
+    assert (comparison.accuracy, comparison.p_value) == ((0, -1, 1), 1)
+    assert not comparison.differs
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_six_mended_and_none_broken_are_the_least_that_is_sure() -> None:
     five, six = (Comparison.of(answers(base), answers("y" * k + base[k:])) for k in (5, 6))
 
     assert (five.needed, five.differs, six.differs) == (6, False, True)
-    several = Comparison.of(answers(base), answers("y" * 86), among=3)
+    several = Comparison.of(answers(base), answers("y" * 86), comparisons=3)
     assert (several.needed, several.differs) == (7, False)
 
 
@@ -85,3 +88,12 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
             covered += p * (low <= mend - breaks <= high)
 
     assert covered == pytest.approx(0.95, abs=0.015)
+
+
+def test_groups_are_drawn_whole() -> None:
+    """Ten copies of eight photos are eight photos: the interval is as wide."""
+    eight = np.random.default_rng(0).normal(size=8)
+    alone = bootstrap(eight, [str(i) for i in range(8)])
+    copies = bootstrap(eight.repeat(10), [str(i // 10) for i in range(80)])
+
+    assert copies == pytest.approx(alone)

@@ -7,13 +7,19 @@ import pytest
 from browser import DESKTOP, PHONE, Browser, invalid, too_wide, violations
 from toys import TINTS, encoded, photo
 
-from meadow.curation.survey import two_labels
+from meadow import params
+from meadow.curation.survey import survey, two_labels
 from meadow.errors import MeadowError
 from meadow.reporting import dataset_report, html
 from meadow.reporting.dataset_report import PhotoSet
+from meadow.reporting.html import Picture
 
 PAGE = Path("data-report.html")
 HOSTILE = '<img src=x onerror="alert(1)">&'
+
+
+def read() -> PhotoSet:
+    return PhotoSet(survey(params.load()))
 
 
 @pytest.fixture
@@ -34,16 +40,16 @@ def odd_set(toy_set: Path) -> Path:
 
 def test_it_finds_what_prepare_would_leave_out_and_group(odd_set: Path) -> None:
     """By the same inspection; before any stage has run."""
-    found = PhotoSet.read()
-    groups = [[p.file.path for p in group] for group in found.duplicates]
+    photo_set = read()
+    groups = [[photo.file.path for photo in group] for group in photo_set.duplicates]
 
-    assert [(b.file.path, b.reason) for b in found.left_out] == [
+    assert [(bad.file.path, bad.reason) for bad in photo_set.left_out] == [
         ("gold/copy.jpg", "copy"),
         ("moss/broken.jpg", "damaged"),
     ]
     assert groups == [["gold/000.jpg", "gold/copy.jpg"], ["gold/001.jpg", "gold/near.png"]]
-    assert found.photos[found.outliers[0]].file.path == "gold/dark.webp"
-    assert len(found.kept) == 16 + 2 + 16 + 3
+    assert photo_set.outliers[0].file.path == "gold/dark.webp"
+    assert len(photo_set.photos) == 16 + 2 + 16 + 3
 
 
 def test_what_fails_prepare_is_shown_instead(toy_set: Path) -> None:
@@ -51,12 +57,32 @@ def test_what_fails_prepare_is_shown_instead(toy_set: Path) -> None:
     (toy_set / "moss/same.jpg").write_bytes((toy_set / "gold/000.jpg").read_bytes())
     (toy_set / "rust").mkdir()
     (toy_set / "rust/1.jpg").write_bytes(encoded(photo(300, TINTS[3])))
-    found = PhotoSet.read()
-    said = dataset_report.warnings(found, [])
+    photo_set = read()
 
-    assert two_labels(found.duplicates[0])
-    assert "near-duplicates with two labels: 1." in said[0]
-    assert "class 'rust' has 1 usable photos; prepare needs 3" in said[1]
+    assert two_labels(photo_set.duplicates[0])
+    assert "near-duplicates with two labels: 1." in photo_set.warnings[0]
+    assert "class 'rust' has 1 usable photos; prepare needs 3" in photo_set.warnings[1]
+
+
+def test_a_set_without_one_good_photo_is_shown(toy_set: Path) -> None:
+    """What is wrong with each, and no gallery."""
+    for file in toy_set.glob("*/*"):
+        file.write_bytes(b"\xff\xd8\xff nothing")
+    dataset_report.data_report(PAGE)
+
+    assert "0 files" not in PAGE.read_text()
+    assert "prepare leaves these out:\n32 damaged" in PAGE.read_text()
+    assert "Outliers" not in PAGE.read_text()
+
+
+def test_of_many_classes_some_are_shown(toy_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the page says how many of how many."""
+    monkeypatch.setattr(dataset_report, "CHARTS", 1)
+    monkeypatch.setattr(dataset_report, "CLASSES", 1)
+    page = dataset_report.as_html(read())
+
+    assert "The 1 largest classes." in page
+    assert "The first 1 of 2 classes." in page
 
 
 def test_the_same_photos_give_the_same_bytes(odd_set: Path) -> None:
@@ -97,4 +123,17 @@ def test_the_page_is_valid_accessible_and_whole(
 
 def test_no_name_can_leave_its_place() -> None:
     """Neither text nor attribute; what cannot be printed is replaced."""
-    assert html.text('<a href="x">\x1b\u202e') == "&lt;a href=&quot;x&quot;&gt;\ufffd\ufffd"
+    picture = Picture("data", 1, 1, '<a href="x">\x1b\u202e', "\n<b>")
+    page = html.render(
+        "comparison.html",
+        title="<i>",
+        comparisons=[
+            {"title": "", "words": [], "changes": [{"title": "&", "pictures": [picture]}]}
+        ],
+        tables=[],
+        notes=[],
+    )
+
+    assert "&lt;a href=&#34;x&#34;&gt;\ufffd\ufffd" in page
+    assert "\n&lt;b&gt;</figcaption>" in page
+    assert "<title>&lt;i&gt;</title>" in page

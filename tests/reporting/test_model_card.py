@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meadow.evaluate import evaluate
+from meadow.report import report
 from meadow.reporting import model_card
 
 CARD = Path("reports/model-card.md")
@@ -27,7 +27,7 @@ def test_it_tells_the_figures_and_whose_they_are(in_built: Path) -> None:
 def test_the_same_findings_give_the_same_card(in_built: Path) -> None:
     """No time, no path of the machine."""
     before = CARD.read_bytes()
-    evaluate()
+    report()
 
     assert before == CARD.read_bytes()
     assert str(Path.cwd()).encode() not in before
@@ -38,5 +38,6 @@ def test_no_name_of_a_class_is_taken_for_markdown(name: str) -> None:
     """A folder may have any name: the card shows it as it is."""
     words = model_card._safe(name)
 
+    assert isinstance(words, str)
     assert not re.search(r"(?<!\\)[`*\[\]<>#|&~]", words)
     assert words.replace("\\", "") == name

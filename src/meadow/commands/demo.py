@@ -31,7 +31,7 @@ def demo(folder: Path) -> None:
     dvc_git.dvc("repro")
     figures = json.loads(Path("metrics/evaluate.json").read_text("utf-8"))
     print(
-        f"\n{figures['accuracy']:.1%} of {figures['n_test']} test photos are labelled rightly;"
+        f"\n{figures['accuracy']:.1%} of {figures['n_test']} test photos are classified correctly;"
         f" of many more it would be {figures['accuracy_low']:.1%} to"
         f" {figures['accuracy_high']:.1%} (95 % interval)."
     )

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meadow.evaluation.metrics import true_log_loss
+from meadow.evaluation import metrics
+from meadow.evaluation.significance import bootstrap
 from meadow.params import Evaluate
 from meadow.pipeline.manifest import Row
 
+VERDICT = Path("metrics/gate.json")
 RELEASED = Path("metrics/released.csv")  # predictions of the last released model, in Git
-DRAWS = 2000
 Floats = NDArray[np.float64]
 
 
@@ -49,7 +50,7 @@ def verdict(
             f"the test log-loss is {figures['log_loss']:.3f}; evaluate.max_log_loss is"
             f" {p.max_log_loss}",
         ),
-        compared(rows, true_log_loss(probabilities, targets), released()),
+        against_released(rows, metrics.log_losses(probabilities, targets), released()),
     ]
     return {
         "passed": all(good for good, _ in judgements),
@@ -57,7 +58,9 @@ def verdict(
     }
 
 
-def compared(rows: Sequence[Row], losses: Floats, old: dict[str, float]) -> tuple[bool, str]:
+def against_released(
+    rows: Sequence[Row], losses: Floats, old: dict[str, float]
+) -> tuple[bool, str]:
     """Compare with the last released model, on the photos that both were tested on.
 
     Args:
@@ -66,8 +69,8 @@ def compared(rows: Sequence[Row], losses: Floats, old: dict[str, float]) -> tupl
         old: log-loss of the released model by SHA-256 of the photo.
 
     Returns:
-        Whether it is not surely worse: the 95 % interval of the mean difference (paired bootstrap
-        over groups of near-duplicates) does not lie above 0. And that in words.
+        Whether it is not certainly worse: the 95 % interval of the mean difference (paired
+        bootstrap over groups of near-duplicates) does not lie above 0. And that in words.
 
     """
     if not old:
@@ -83,19 +86,6 @@ def compared(rows: Sequence[Row], losses: Floats, old: dict[str, float]) -> tupl
         f"against the released model, on {len(both)} photos that both were tested on, the log-loss"
         f" differs by {mean:+z.3f} ({low:+z.3f} to {high:+z.3f}); it must not be surely higher"
     )
-
-
-def bootstrap(
-    differences: Floats, groups: Sequence[str], level: float = 0.95
-) -> tuple[float, float]:
-    """Return the interval of the mean of differences, (n,); whole groups are drawn."""
-    names, place = np.unique(np.array(groups), return_inverse=True)
-    sums = np.bincount(place, differences)
-    sizes = np.bincount(place)
-    drawn = np.random.default_rng(0).integers(0, len(names), (DRAWS, len(names)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def released() -> dict[str, float]:

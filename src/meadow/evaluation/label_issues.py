@@ -8,17 +8,14 @@ The list is of train and val photos only. To correct test photos by what the mod
 would flatter it. Nothing is changed by itself: `meadow review` writes down what a person decides.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meadow.evaluation.contact_sheet import TILE, contact_sheet
-from meadow.pipeline.image import decode
+from meadow.evaluation import predictions
 from meadow.pipeline.manifest import Row, write_csv
 
-SHOWN = 30  # photos on the contact sheet, the most doubtful first
 HEADER = [
     *("rank", "path", "label", "suggested", "issue", "quality", "p_label", "p_suggested"),
     *("sha256", "group"),
@@ -61,54 +58,36 @@ def issues(probabilities: Floats, targets: Ints) -> NDArray[np.bool_]:
     guess = np.where(believed.sum(axis=1) > 1, likeliest, believed.argmax(axis=1))
     given = probabilities[np.arange(len(targets)), targets]
     unlikely = given + close < probabilities.max(axis=1)
-    found: NDArray[np.bool_] = believed.any(axis=1) & (guess != targets) & unlikely
-    return found
+    wrong: NDArray[np.bool_] = believed.any(axis=1) & (guess != targets) & unlikely
+    return wrong
 
 
-def write(
-    folder: Path,
-    rows: Sequence[Row],
-    probabilities: Floats,
-    classes: Sequence[str],
-    read: Callable[[Row], bytes],
-) -> None:
-    """Write review.csv, all photos by the quality of their label, and review.png, the first ones.
+def write(rows: Sequence[Row], probabilities: Floats, classes: Sequence[str]) -> None:
+    """Write review.csv, all photos by the quality of their label; no photos, no lines.
 
     Args:
-        folder: where to.
         rows: n photos.
         probabilities: of each class, by a model that did not see the photo, (n, classes).
         classes: their names.
-        read: gives the bytes of a photo's file.
 
     """
-    targets = np.array([classes.index(row.label) for row in rows])
+    targets = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
     fit = quality(probabilities, targets).round(8)
     wrong = issues(probabilities, targets)
-    suggested = [classes[i] for i in probabilities.argmax(axis=1)]
     order = sorted(range(len(rows)), key=lambda i: (fit[i], rows[i].path))
     records = (
         {
             "rank": rank,
             "path": rows[i].path,
             "label": rows[i].label,
-            "suggested": suggested[i],
+            "suggested": classes[int(probabilities[i].argmax())],
             "issue": str(bool(wrong[i])).lower(),
             "quality": fit[i],
-            "p_label": probabilities[i, targets[i]].round(8),
-            "p_suggested": probabilities[i].max().round(8),
+            "p_label": probabilities[i, targets[i]],
+            "p_suggested": probabilities[i].max(),
             "sha256": rows[i].sha256,
             "group": rows[i].group,
         }
         for rank, i in enumerate(order, 1)
     )
-    write_csv(folder / "review.csv", HEADER, records)
-    tiles = [
-        (
-            decode(read(rows[i]), at_least=TILE),
-            f"{rank}. {rows[i].label}\n{suggested[i]}: {probabilities[i].max():.0%}",
-        )
-        for rank, i in enumerate(order[:SHOWN], 1)
-    ]
-    title = f"doubtful labels: {wrong.sum()} of {len(rows)}; the numbers are ranks in review.csv"
-    contact_sheet(tiles, title).save(folder / "review.png")
+    write_csv(predictions.OUT_OF_FOLD, HEADER, records)

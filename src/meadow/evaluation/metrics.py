@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 Z95 = NormalDist().inv_cdf(0.975)
-DRAWS = 100  # of what chance does to the ECE
+DRAWS = 100  # of labels, for what chance does to the ECE
 TOP = 5
 BINS = 5  # of equal mass: with 80 photos more bins measure noise (Roelofs 2022, arXiv 2012.08668)
 
@@ -25,15 +25,20 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return float(max(0, (middle - half) / scale)), float(min(1, (middle + half) / scale))
 
 
-def true_log_loss(probabilities: Floats, targets: Ints) -> Floats:
-    """Return -ln(probability of the true class) of each photo, in nats, (n,)."""
-    losses: Floats = -np.log(np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12))
+def clipped_log_loss(p_true: Floats) -> Floats:
+    """Return -ln(p) of probabilities of the true class, in nats; finite for p = 0 too."""
+    losses: Floats = -np.log(np.maximum(p_true, 1e-12))
     return losses
+
+
+def log_losses(probabilities: Floats, targets: Ints) -> Floats:
+    """Return the log-loss of each photo, in nats, (n,)."""
+    return clipped_log_loss(probabilities[np.arange(len(targets)), targets])
 
 
 def log_loss(probabilities: Floats, targets: Ints) -> float:
     """Return the mean of -ln(probability of the true class), in nats."""
-    return float(true_log_loss(probabilities, targets).mean())
+    return float(log_losses(probabilities, targets).mean())
 
 
 def brier(probabilities: Floats, targets: Ints) -> float:
@@ -48,15 +53,15 @@ def brier(probabilities: Floats, targets: Ints) -> float:
 def reliability(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
     """Return, for bins of equally many photos by confidence, confidence against accuracy."""
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == targets
+    correct = probabilities.argmax(axis=1) == targets
     order = np.argsort(confidence, kind="stable")
     bins = []
     for rows in np.array_split(order, min(BINS, len(order))):
-        low, high = wilson(int(right[rows].sum()), len(rows))
+        low, high = wilson(int(correct[rows].sum()), len(rows))
         bins.append(
             {
                 "confidence": float(confidence[rows].mean()),
-                "accuracy": float(right[rows].mean()),
+                "accuracy": float(correct[rows].mean()),
                 "accuracy_low": low,
                 "accuracy_high": high,
                 "photos": len(rows),
@@ -68,15 +73,15 @@ def reliability(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
 def abstention(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
     """Return the accuracy on the surest photos alone, for 5 % to 100 % of them answered."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    right = np.cumsum((probabilities.argmax(axis=1) == targets)[order])
+    correct = np.cumsum((probabilities.argmax(axis=1) == targets)[order])
     points = []
     for percent in range(5, 101, 5):
         n = -(-len(order) * percent // 100)
-        low, high = wilson(int(right[n - 1]), n)
+        low, high = wilson(int(correct[n - 1]), n)
         points.append(
             {
                 "answered": n / len(order),
-                "accuracy": float(right[n - 1] / n),
+                "accuracy": float(correct[n - 1] / n),
                 "accuracy_low": low,
                 "accuracy_high": high,
             }
@@ -99,31 +104,28 @@ def ece_if_perfect(probabilities: Floats) -> float:
     """
     random = np.random.default_rng(0)
     sums = probabilities.cumsum(axis=1)
-    found = [
-        ece(probabilities, (sums < random.random((len(sums), 1)) * sums[:, -1:]).sum(axis=1))
-        for _ in range(DRAWS)
-    ]
-    return float(np.mean(found))
+    draws = (random.random((len(sums), 1)) * sums[:, -1:] for _ in range(DRAWS))
+    return float(np.mean([ece(probabilities, (sums < draw).sum(axis=1)) for draw in draws]))
 
 
 def per_class(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
     """Return, for each class, its photos, recall with its 95 % interval, and precision."""
     predicted = probabilities.argmax(axis=1)
-    found = []
+    table = []
     for target in range(probabilities.shape[1]):
-        own, said = targets == target, predicted == target
-        right = int((own & said).sum())
-        low, high = wilson(right, int(own.sum()))
-        found.append(
+        photos, claimed = int((targets == target).sum()), int((predicted == target).sum())
+        hits = int(((targets == target) & (predicted == target)).sum())
+        low, high = wilson(hits, photos)
+        table.append(
             {
-                "photos": int(own.sum()),
-                "recall": right / max(1, int(own.sum())),
+                "photos": photos,
+                "recall": hits / max(1, photos),
                 "recall_low": low,
                 "recall_high": high,
-                "precision": right / max(1, int(said.sum())),
+                "precision": hits / max(1, claimed),
             }
         )
-    return found
+    return table
 
 
 def roc(scores: Floats, positive: NDArray[np.bool_]) -> list[dict[str, float]]:
@@ -142,14 +144,26 @@ def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
     return float(np.trapezoid([p["tpr"] for p in points], [p["fpr"] for p in points]))
 
 
+def set_figures(sets: NDArray[np.bool_], targets: Ints) -> dict[str, float]:
+    """Return how often prediction sets, (n, classes), hold the true class, and their mean size."""
+    covered = int(sets[np.arange(len(targets)), targets].sum())
+    low, high = wilson(covered, len(targets))
+    return {
+        "set_coverage": covered / len(targets),
+        "set_coverage_low": low,
+        "set_coverage_high": high,
+        "set_size": float(sets.sum(axis=1).mean()),
+    }
+
+
 def summary(probabilities: Floats, targets: Ints) -> dict[str, float | int]:
     """Return all figures of one set of answers."""
-    right = probabilities.argmax(axis=1) == targets
-    low, high = wilson(int(right.sum()), len(targets))
+    correct = probabilities.argmax(axis=1) == targets
+    low, high = wilson(int(correct.sum()), len(targets))
     truth = np.eye(probabilities.shape[1], dtype=bool)[targets]
-    classes = [each for each in per_class(probabilities, targets) if each["photos"]]
+    recalls = [line["recall"] for line in per_class(probabilities, targets) if line["photos"]]
     figures: dict[str, float | int] = {
-        "accuracy": float(right.mean()),
+        "accuracy": float(correct.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
         "log_loss": log_loss(probabilities, targets),
@@ -157,8 +171,8 @@ def summary(probabilities: Floats, targets: Ints) -> dict[str, float | int]:
         "ece": ece(probabilities, targets),
         "ece_if_perfect": ece_if_perfect(probabilities),
         "auroc": auroc(probabilities.ravel(), truth.ravel()),
-        "macro_recall": sum(each["recall"] for each in classes) / len(classes),
-        "worst_recall": min(each["recall"] for each in classes),
+        "macro_recall": sum(recalls) / len(recalls),
+        "worst_recall": min(recalls),
     }
     if probabilities.shape[1] > TOP:
         top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]

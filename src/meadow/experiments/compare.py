@@ -13,8 +13,8 @@ from meadow.evaluation.significance import Pair
 from meadow.experiments.differences import Against, Differences, Row, photos, words
 from meadow.experiments.revision import WORKSPACE, Revision
 from meadow.pipeline import atomic
-from meadow.pipeline.image import PhotoError, decode
 from meadow.reporting import html
+from meadow.reporting.html import Picture, Table
 
 SHOWN = 10  # photos that a terminal names, of those mended and of those broken
 LISTED = 200  # that a comment lists, likewise: GitHub takes 65,536 characters
@@ -126,44 +126,49 @@ def _record(against: Against) -> dict[str, Any]:
 def in_html(found: Differences) -> str:
     """Return the differences as a page of its own, with the photos."""
     first, *others = (each.title for each in found.revisions)
-    body = []
-    for against in found.against:
-        body.append(f"<h2>{html.text(against.revision.title)}, {against.where}</h2>")
-        said = words(against)
-        lead = next((each for each in said if each.startswith("Of ")), None)
-        body += [html.paragraph(each, "lead" if each == lead else "") for each in said]
-        for verb, pairs in _changes(against):
-            more = f", of which {PICTURES} are shown" if len(pairs) > PICTURES else ""
-            body.append(f"<h3>{verb}: {photos(len(pairs))}{more}</h3>")
-            body.append(html.photos([_picture(against, pair) for pair in pairs[:PICTURES]]))
-    for title, rows in (("Parameters", found.parameters), ("Figures", found.figures)):
-        body.append(f"<h2>{title} that differ</h2>")
-        cells = [[row.name, *row.cells] for row in rows]
-        name = f"{title} that differ"
-        body.append(html.table(name, found.header, cells) if rows else html.paragraph("None."))
-    body += [html.paragraph(note, "soft") for note in [*found.notes, CHOOSING]]
-    return html.page(f"{', '.join(others)} against {first}", body)
+    comparisons = [
+        {
+            "title": f"{against.revision.title}, {against.where}",
+            "words": words(against),
+            "changes": [
+                {
+                    "title": f"{verb}: {photos(len(pairs))}"
+                    + (f", of which {PICTURES} are shown" if len(pairs) > PICTURES else ""),
+                    "pictures": [_picture(against, pair) for pair in pairs[:PICTURES]],
+                }
+                for verb, pairs in _changes(against)
+            ],
+        }
+        for against in found.against
+    ]
+    tables = [
+        Table(f"{title} that differ", found.header, [[row.name, *row.cells] for row in rows])
+        for title, rows in (("Parameters", found.parameters), ("Figures", found.figures))
+    ]
+    return html.render(
+        "comparison.html",
+        title=f"{', '.join(others)} against {first}",
+        comparisons=comparisons,
+        tables=tables,
+        notes=[*found.notes, CHOOSING],
+    )
 
 
 FORMS = {"terminal": in_terminal, "markdown": in_markdown, "json": in_json}
 
 
-def _picture(against: Against, pair: Pair) -> tuple[str, str]:
+def _picture(against: Against, pair: Pair) -> Picture:
     """Return the thumbnail of a photo, and what the two models said of it."""
     old, new = pair
     data = against.revision.photo(new) or against.baseline.photo(old)
-    try:
-        image = decode(data, at_least=2 * html.SIDE) if data else None
-    except PhotoError:  # it was decoded when it was tested, so this is another Pillow
-        image = None
-    said = (
+    caption = (
         f"{new.label}\nit said {old.predicted} ({old.confidence:.0%})\nnow {new.predicted}"
         f" ({new.confidence:.0%})\n{new.path}"
     )
-    return html.thumbnail(image, f"photo labelled {new.label}"), said
+    return Picture.of(data, new.label, caption)
 
 
-def _changes(against: Against) -> list[tuple[str, list[Pair]]]:
+def _changes(against: Against) -> list[tuple[str, Sequence[Pair]]]:
     if against.comparison is None:
         return []
     both = [("Mended", against.comparison.mended), ("Broken", against.comparison.broken)]

@@ -95,9 +95,9 @@ def words(against: Against) -> list[str]:
     c, old, new = against.comparison, against.baseline, against.revision
     n = len(c.pairs)
     said = []
-    if c.seen != (n, n):
+    if c.tested != (n, n):
         said.append(
-            f"{old.name} was judged on {photos(c.seen[0])}, {new.name} on {c.seen[1]}; both on"
+            f"{old.name} was judged on {photos(c.tested[0])}, {new.name} on {c.tested[1]}; both on"
             f" {n + c.relabelled}."
         )
     if c.relabelled:

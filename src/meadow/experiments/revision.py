@@ -1,6 +1,5 @@
 """A version of the project as Git and DVC keep it: parameters, figures, answers and photos."""
 
-import csv
 import hashlib
 import io
 import json
@@ -9,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dvc.api import DVCFileSystem
@@ -18,11 +17,11 @@ from ruamel.yaml.error import YAMLError
 
 from meadow import params
 from meadow.errors import MeadowError, did_you_mean
-from meadow.evaluation.significance import Prediction
+from meadow.evaluation import predictions
+from meadow.evaluation.predictions import Prediction
 from meadow.storage import dvc_git
 
 WORKSPACE = "workspace"
-PREDICTIONS, REVIEW = "reports/predictions.csv", "reports/review.csv"
 METRICS = "metrics"
 LOCK = "dvc.lock"
 # DVC keeps an experiment as refs/exps/BASELINE/NAME; Git does not find it by its name alone.
@@ -123,7 +122,7 @@ class Revision:
             MeadowError: the table is in no cache, is none, or is not that of the figures.
 
         """
-        return self._answers(PREDICTIONS, "evaluate.n_test", "evaluate.accuracy")
+        return self._answers(predictions.TEST, "evaluate.n_test", "evaluate.accuracy")
 
     @cached_property
     def cross_validated(self) -> dict[str, Prediction]:
@@ -137,20 +136,22 @@ class Revision:
         """
         if "evaluate.cv_n" not in self.figures:
             return {}
-        return self._answers(REVIEW, "evaluate.cv_n", "evaluate.cv_accuracy")
+        return self._answers(predictions.OUT_OF_FOLD, "evaluate.cv_n", "evaluate.cv_accuracy")
 
-    def _answers(self, path: str, number: str, accuracy: str) -> dict[str, Prediction]:
-        text = self._tracked(path).decode()
-        records = list(csv.DictReader(io.StringIO(text, newline="")))
-        if not records or not {"sha256", "group"} <= records[0].keys():
+    def _answers(self, path: Path, number: str, accuracy: str) -> dict[str, Prediction]:
+        text = self._tracked(path.as_posix()).decode()
+        try:
+            answers = {
+                each.sha256: each for each in predictions.read(io.StringIO(text, newline=""))
+            }
+        except KeyError:
             raise MeadowError(
                 f"{path} of {self.name} does not name its photos by their content. Run"
-                " `dvc repro` there to have it written anew."
-            )
-        answers = {record["sha256"]: _answer(record) for record in records}
-        share = sum(answer.right for answer in answers.values()) / len(answers)
+                " `dvc repro` there to write it again."
+            ) from None
+        correct = sum(each.correct for each in answers.values()) / max(1, len(answers))
         figures = self.figures
-        if figures.get(number) != len(answers) or abs(figures.get(accuracy, -1) - share) > 1e-5:
+        if figures.get(number) != len(answers) or abs(figures.get(accuracy, -1) - correct) > 1e-5:
             raise MeadowError(
                 f"{path} of {self.name} is not of the run that its metrics are of. Run"
                 " `dvc checkout evaluate` or `dvc repro`."
@@ -205,21 +206,6 @@ class Revision:
     @cached_property
     def _files(self) -> DVCFileSystem:
         return DVCFileSystem(".", rev=self.commit or None)
-
-
-def _answer(record: Mapping[str, str]) -> Prediction:
-    """Read a line of either table: review.csv calls the predicted class the suggested one."""
-    reviewed = "suggested" in record
-    predicted = record["suggested" if reviewed else "predicted"]
-    return Prediction(
-        path=record["path"],
-        sha256=record["sha256"],
-        group=record["group"],
-        label=record["label"],
-        predicted=predicted,
-        confidence=float(record["p_suggested" if reviewed else f"p({predicted})"]),
-        p_label=float(record["p_label" if reviewed else f"p({record['label']})"]),
-    )
 
 
 def _flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:

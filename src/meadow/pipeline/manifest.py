@@ -6,6 +6,7 @@ in the order of the manifest. The test photos are not packed: evaluate reads the
 """
 
 import csv
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meadow.errors import MeadowError
+from meadow.pipeline import atomic
 from meadow.pipeline.image import Preprocessing
 from meadow.pipeline.splits import Split
 
@@ -160,8 +162,29 @@ class Spool:
 
 
 def write_csv(path: Path, header: Sequence[str], records: Iterable[Mapping[str, object]]) -> None:
-    """Write a table with a header row; quotes as RFC 4180, but lines end with LF."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    """Write a table with a header row; quotes as RFC 4180, but lines end with LF.
+
+    The file is whole or not there; floats have 8 digits after the point.
+    """
+    with atomic.whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, header, lineterminator="\n")
         table.writeheader()
-        table.writerows(records)
+        for record in records:
+            table.writerow({key: _rounded(value) for key, value in record.items()})
+
+
+def _rounded(value: object) -> object:
+    return round(float(value), 8) if isinstance(value, float) else value
+
+
+def read_photo(file: Path, sha256: str) -> bytes:
+    """Read a photo's file.
+
+    Raises:
+        MeadowError: it is not the file that prepare saw, by its SHA-256.
+
+    """
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise MeadowError(f"{file} has changed since prepare. Run `dvc repro`.")
+    return data

@@ -1,6 +1,6 @@
 """Look at a photo set before anything is learned from it: one page, made from the files alone.
 
-The photos go through the inspection of prepare, so the page leaves out what prepare leaves out.
+The photos go through the survey of prepare, so the page leaves out what prepare leaves out.
 """
 
 from collections import Counter, defaultdict
@@ -16,11 +16,12 @@ from threadpoolctl import threadpool_limits
 from meadow import params
 from meadow.curation import near_duplicates
 from meadow.curation.inspection import BadPhoto, GoodPhoto
-from meadow.curation.survey import survey, two_labels
+from meadow.curation.survey import Survey, survey, two_labels
 from meadow.pipeline import atomic, splits
 from meadow.pipeline.hashing import hash_fraction
-from meadow.pipeline.image import PhotoError, decode
 from meadow.reporting import html, metadata_leakage
+from meadow.reporting.charts import Histogram
+from meadow.reporting.html import Picture, Table
 from meadow.reporting.metadata_leakage import Leak
 
 SHEET = 24  # photos of a class on its contact sheet; fewer where there are many classes
@@ -37,118 +38,134 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """What was found in a folder of photos.
+    """A set of photos, and what in it needs a look.
 
     Attributes:
-        folder: where.
-        found: number of files.
-        photos: the good ones, byte copies included, by path.
-        groups: content key of each one's group of near-duplicates.
-        kept: places of the photos that prepare would keep, by path.
-        duplicates: groups of photos that are the same or nearly so; those with two labels first.
-        left_out: what prepare would leave out, and why.
+        survey: all files; the rest is about the n photos that prepare would keep, by path.
 
     """
 
-    folder: Path
-    found: int
-    photos: Sequence[GoodPhoto]
-    groups: Sequence[str]
-    kept: Sequence[int]
-    duplicates: Sequence[Sequence[GoodPhoto]]
-    left_out: Sequence[BadPhoto]
+    survey: Survey
 
-    @classmethod
-    def read(cls) -> "PhotoSet":
-        """Inspect the set of params.yaml, with its overrides, as prepare does.
-
-        Raises:
-            MeadowError: there is no set, or an override is wrong.
-
-        """
-        seen = survey(params.load())
-        return cls(
-            folder=seen.folder,
-            found=len(seen.files),
-            photos=seen.photos,
-            groups=seen.groups,
-            kept=seen.originals,
-            duplicates=sorted(seen.duplicates, key=lambda g: (not two_labels(g), -len(g))),
-            left_out=sorted(seen.left_out, key=lambda bad: bad.file.path),
-        )
+    @cached_property
+    def photos(self) -> list[GoodPhoto]:
+        """The photos that prepare would keep."""
+        return [self.survey.photos[i] for i in self.survey.originals]
 
     @cached_property
     def by_class(self) -> dict[str, list[int]]:
-        """Places of the photos of each class, by name; without byte copies."""
-        found = defaultdict(list)
-        for i in self.kept:
-            found[self.photos[i].file.label].append(i)
-        return dict(sorted(found.items()))
+        """Places of the photos of each class, by name."""
+        places = defaultdict(list)
+        for i, photo in enumerate(self.photos):
+            places[photo.file.label].append(i)
+        return dict(sorted(places.items()))
+
+    @cached_property
+    def duplicates(self) -> list[list[GoodPhoto]]:
+        """Groups of photos that are the same or nearly so; those with two labels first."""
+        return sorted(
+            self.survey.duplicates, key=lambda group: (not two_labels(group), -len(group))
+        )
+
+    @cached_property
+    def left_out(self) -> list[BadPhoto]:
+        """What prepare would leave out, by path."""
+        return sorted(self.survey.left_out, key=lambda bad: bad.file.path)
 
     @cached_property
     def brightness(self) -> Floats:
         """Mean of each photo's 4x4 thumbnail over the three colours, 0 to 255, (n,)."""
-        colour = self._fingerprints[:, near_duplicates.SIDE**2 :]
-        mean: Floats = colour.mean(axis=1, dtype=np.float64)
+        mean: Floats = self._colours.mean(axis=1, dtype=np.float64)
         return mean
 
     @cached_property
-    def contrast(self) -> Floats:
-        """Standard deviation of each photo's 32x32 grey thumbnail, grey levels, (n,)."""
-        grey = self._fingerprints[:, : near_duplicates.SIDE**2]
-        spread: Floats = grey.std(axis=1, dtype=np.float64)
-        return spread
+    def short_side(self) -> Floats:
+        """Shorter side of each photo, pixels, (n,)."""
+        return np.array([min(photo.width, photo.height) for photo in self.photos], np.float64)
 
     @cached_property
-    def outliers(self) -> list[int]:
-        """Places of the photos least like the others of their class, the least first."""
-        distance = np.zeros(len(self.photos))
-        colour = self._fingerprints[:, near_duplicates.SIDE**2 :].astype(np.float64)
-        points = np.column_stack([colour / 255, self.contrast / 64])
-        for places in self.by_class.values():
-            order = sorted(places, key=lambda i: hash_fraction(self.photos[i].sha256))
-            distance[places] = self._to_neighbour(points, places, order[:REFERENCE])
-        return sorted(
-            self.kept, key=lambda i: (-round(float(distance[i]), 6), self.photos[i].file.path)
-        )
+    def kilobytes(self) -> Floats:
+        """Size of each photo's file, (n,)."""
+        return np.array([photo.size / 1000 for photo in self.photos])
 
+    @cached_property
+    def outliers(self) -> list[GoodPhoto]:
+        """The photos least like the others of their class, the least first.
+
+        By the distance to the k-th nearest photo that is no near-duplicate, in the colours of the
+        thumbnail and the contrast.
+        """
+        grey = self._fingerprints[:, : near_duplicates.SIDE**2]
+        contrast = grey.std(axis=1, dtype=np.float64)
+        points = np.column_stack([self._colours.astype(np.float64) / 255, contrast / 64])
+        groups = np.array(self._groups)
+        distance = np.zeros(len(self.photos))
+        with threadpool_limits(1):  # the same sums on every machine
+            for places in self.by_class.values():
+                order = sorted(places, key=lambda i: hash_fraction(self.photos[i].sha256))
+                reference = order[:REFERENCE]
+                k = min(NEIGHBOUR, len(reference) - 1)
+                for i in places:
+                    away = np.sqrt(((points[reference] - points[i]) ** 2).sum(axis=1))
+                    away = np.sort(away[groups[reference] != groups[i]])
+                    distance[i] = away[min(k, len(away)) - 1] if len(away) else 0
+        order = sorted(range(len(distance)), key=lambda i: (-round(float(distance[i]), 6), i))
+        return [self.photos[i] for i in order]
+
+    @cached_property
     def leaks(self) -> list[Leak]:
-        """Judge what the files alone say of the classes; see `metadata_leakage.check`."""
-        photos = [self.photos[i] for i in self.kept]
+        """What the files alone say of the classes; see `metadata_leakage.check`."""
         names = list(self.by_class)
-        sizes = np.array([(p.size, p.width, p.height) for p in photos], np.float64).reshape(-1, 3)
-        size, width, height = sizes.T
-        formats = sorted({p.format for p in photos})
+        formats = sorted({photo.format for photo in self.photos})
+        sizes = [(photo.size, photo.width, photo.height) for photo in self.photos]
+        size, width, height = np.array(sizes, np.float64).reshape(-1, 3).T
         columns = {
             "file size": size,
             "width": width,
             "height": height,
             "shape (width / height)": width / height,
             "bytes per pixel": size / (width * height),
-            "file format": np.array([formats.index(p.format) for p in photos], np.float64),
+            "file format": np.array([formats.index(p.format) for p in self.photos], np.float64),
         }
-        targets = np.array([names.index(p.file.label) for p in photos], np.int64)
-        return metadata_leakage.check(
-            columns, targets, [self.groups[i] for i in self.kept], len(names)
-        )
+        targets = np.array([names.index(photo.file.label) for photo in self.photos], np.int64)
+        return metadata_leakage.check(columns, targets, self._groups, len(names))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What needs a look, the gravest first."""
+        warnings = []
+        if conflicts := sum(map(two_labels, self.duplicates)):
+            warnings.append(
+                f"near-duplicates with two labels: {conflicts}. prepare fails until each group is"
+                " in one class, by its folder or by `meadow review`."
+            )
+        labels = {file.label for file in self.survey.files}
+        usable = {label: len(self.by_class.get(label, [])) for label in sorted(labels)}
+        warnings += [
+            f"class {label!r} has {count} usable photos; prepare needs {len(splits.SPLITS)}."
+            for label, count in usable.items()
+            if count < len(splits.SPLITS)
+        ]
+        if leak := next((leak for leak in self.leaks if leak.significant), None):
+            warnings.append(
+                f"{leak.accuracy:.0%} of the photos ({leak.low:.0%} to {leak.high:.0%}) are"
+                f" classified correctly by {leak.name}, without a look at them; the largest class"
+                f" has {leak.chance:.0%}. A model may learn how the photos were collected"
+                " instead of what they show."
+            )
+        return warnings
+
+    @cached_property
+    def _groups(self) -> list[str]:
+        return [self.survey.groups[i] for i in self.survey.originals]
 
     @cached_property
     def _fingerprints(self) -> NDArray[np.uint8]:
         return np.stack([photo.fingerprint for photo in self.photos])
 
-    def _to_neighbour(self, points: Floats, places: list[int], reference: list[int]) -> Floats:
-        """Return the distance to the k-th nearest of the reference that is no near-duplicate."""
-        found = np.zeros(len(places))
-        theirs = np.array([self.groups[i] for i in reference])
-        others = points[reference]
-        k = min(NEIGHBOUR, len(reference) - 1)
-        with threadpool_limits(1):  # the same sums on every machine
-            for at, i in enumerate(places):
-                away = np.sqrt(((others - points[i]) ** 2).sum(axis=1))
-                away = away[theirs != self.groups[i]]
-                if len(away):
-                    found[at] = np.partition(away, min(k, len(away)) - 1)[min(k, len(away)) - 1]
-        return found
+    @property
+    def _colours(self) -> NDArray[np.uint8]:
+        return self._fingerprints[:, near_duplicates.SIDE**2 :]
 
 
 def data_report(page: Path) -> None:
@@ -161,217 +178,141 @@ def data_report(page: Path) -> None:
         MeadowError: there is no set, or an override is wrong.
 
     """
-    found = PhotoSet.read()
-    judged = found.leaks() if len(found.by_class) > 1 else []
+    photo_set = PhotoSet(survey(params.load()))
     with atomic.whole(page) as part:
-        part.write_text(as_html(found, judged), "utf-8")
-    counts = ", ".join(f"{len(v)} {k!r}" for k, v in list(found.by_class.items())[:CHARTS])
-    more = f" and {len(found.by_class) - CHARTS} more" if len(found.by_class) > CHARTS else ""
-    print(f"{found.folder}: {len(found.kept)} of {found.found} files can be used: {counts}{more}.")
-    for warning in warnings(found, judged):
+        part.write_text(as_html(photo_set), "utf-8")
+    sizes = {name: len(places) for name, places in photo_set.by_class.items()}
+    counts = ", ".join(f"{count} {name!r}" for name, count in list(sizes.items())[:CHARTS])
+    more = f" and {len(sizes) - CHARTS} more" if len(sizes) > CHARTS else ""
+    print(
+        f"{photo_set.survey.folder}: {len(photo_set.photos)} of {len(photo_set.survey.files)} files"
+        f" can be used: {counts}{more}."
+    )
+    for warning in photo_set.warnings:
         print(f"Look: {warning}")
     print(f"{page} shows them.")
 
 
-def warnings(found: PhotoSet, judged: Sequence[Leak]) -> list[str]:
-    """Say what of a set needs a look, the gravest first."""
-    said = []
-    if conflicts := sum(map(two_labels, found.duplicates)):
-        said.append(
-            f"near-duplicates with two labels: {conflicts}. prepare fails until each group is in"
-            " one class, by its folder or by `meadow review`."
-        )
-    labels = {photo.file.label for photo in found.photos}
-    labels |= {photo.file.label for photo in found.left_out}
-    usable = {label: len(found.by_class.get(label, [])) for label in sorted(labels)}
-    said += [
-        f"class {label!r} has {count} usable photos; prepare needs {len(splits.SPLITS)}."
-        for label, count in usable.items()
-        if count < len(splits.SPLITS)
-    ]
-    if leak := next((leak for leak in judged if leak.surely), None):
-        said.append(
-            f"{leak.accuracy:.0%} of the photos ({leak.low:.0%} to {leak.high:.0%}) get their"
-            f" class right by {leak.name}, without a look at them; the largest class is"
-            f" {leak.chance:.0%}: more than chance. A model may learn how the photos were"
-            " collected instead of what they show."
-        )
-    return said
-
-
-def as_html(found: PhotoSet, judged: Sequence[Leak]) -> str:
+def as_html(photo_set: PhotoSet) -> str:
     """Return the page."""
-    body = [html.paragraph(_headline(found), "lead")]
-    body += [html.paragraph(warning, "warning") for warning in warnings(found, judged)]
-    body += _classes(found) + _leaks(judged) + _left_out(found)
-    if found.photos:
-        body += _duplicates(found) + _outliers(found) + _ends(found)
-        body += _histograms(found) + _sheets(found)
-    return html.page(f"Photos of {found.folder}", body)
+    photos, folder = photo_set.photos, photo_set.survey.folder
 
+    def pictures(shown: Sequence[GoodPhoto], caption: Callable[[GoodPhoto], str]) -> list[Picture]:
+        return [_picture(folder, photo, caption(photo)) for photo in shown]
 
-def _headline(found: PhotoSet) -> str:
-    near = len({p.file.path for group in found.duplicates for p in group})
-    return (
-        f"{found.found} files in {len(found.by_class)} classes: {len(found.kept)} photos can be"
-        f" used, {len(found.left_out)} are left out, {near} have a near-duplicate or a copy."
+    by_area = sorted(photos, key=lambda photo: (photo.width * photo.height, photo.file.path))
+    return html.render(
+        "dataset_report.html",
+        title=f"Photos of {folder}",
+        photo_set=photo_set,
+        near=len({photo.file.path for group in photo_set.duplicates for photo in group}),
+        classes=_classes(photo_set),
+        leaks=_leaks(photo_set.leaks),
+        reasons=Counter(bad.reason for bad in photo_set.left_out),
+        left_out=_left_out(photo_set.left_out),
+        groups=[
+            {
+                "size": len(group),
+                "two_labels": two_labels(group),
+                "pictures": pictures(group[:COPIES], _size),
+            }
+            for group in photo_set.duplicates[:GROUPS]
+        ],
+        neighbour=NEIGHBOUR,
+        outliers=pictures(photo_set.outliers[:ODD], _label) if photos else [],
+        smallest=pictures(by_area[:ENDS], _size),
+        largest=pictures(by_area[: -ENDS - 1 : -1], _size),
+        histograms=_histograms(photo_set) if photos else {},
+        charts=CHARTS,
+        sheets={
+            name: pictures(sample, lambda _: "") for name, sample in _samples(photo_set).items()
+        },
     )
 
 
-def _classes(found: PhotoSet) -> list[str]:
+def _classes(photo_set: PhotoSet) -> Table:
     header = ["class", "photos", "short side, px", "file, KB", "brightness", "formats"]
     rows = []
-    for name, places in found.by_class.items():
-        photos = [found.photos[i] for i in places]
-        formats = Counter(photo.format for photo in photos).most_common()
-        rows.append([
-            name, str(len(places)),
-            _middle([min(p.width, p.height) for p in photos]),
-            _middle([p.size / 1000 for p in photos]),
-            _middle(found.brightness[places]),
-            ", ".join(f"{count} {name}" for name, count in formats),
-        ])  # fmt: skip
-    said = "Median, and in brackets what the middle 80 % of the photos lie between."
-    table = html.table("Photos of each class", header, rows)
-    return ["<h2>Classes</h2>", table, html.paragraph(said, "soft")]
+    for name, places in photo_set.by_class.items():
+        formats = Counter(photo_set.photos[i].format for i in places).most_common()
+        columns = (photo_set.short_side, photo_set.kilobytes, photo_set.brightness)
+        middles = [_middle(column[places]) for column in columns]
+        listed = ", ".join(f"{count} {name}" for name, count in formats)
+        rows.append([name, str(len(places)), *middles, listed])
+    return Table("Photos of each class", header, rows)
 
 
-def _middle(values: Sequence[float] | Floats) -> str:
+def _middle(values: Floats) -> str:
     low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
     return f"{middle:.0f} ({low:.0f} to {high:.0f})"
 
 
-def _leaks(judged: Sequence[Leak]) -> list[str]:
-    title = "<h2>What tells the class without a look at the photo</h2>"
-    if not judged:
-        return [title, html.paragraph("There are too few photos to judge.")]
+def _leaks(leaks: Sequence[Leak]) -> Table:
     rows = [
         [
-            leak.name, f"{leak.accuracy:.1%}", f"{leak.low:.1%} to {leak.high:.1%}",
-            "more than chance" if leak.surely else "could be chance",
+            leak.name,
+            f"{leak.accuracy:.1%}",
+            f"{leak.low:.1%} to {leak.high:.1%}",
+            "more than chance" if leak.significant else "could be chance",
         ]
-        for leak in judged
-    ]  # fmt: skip
-    said = (
-        f"Cross-validated accuracy of a classifier that knows only this, with its 95 % interval;"
-        f" always the largest class is right for {judged[0].chance:.1%}. It may be harmless, as"
-        " when lawns make larger files than flowers; or the classes came from different cameras,"
-        " sites or converters."
-    )
-    header = ["known", "right", "interval", "verdict"]
-    return [title, html.table("Leaks", header, rows), html.paragraph(said, "soft")]
+        for leak in leaks
+    ]
+    return Table("Metadata leakage", ["known", "accuracy", "95 % interval", "verdict"], rows)
 
 
-def _left_out(found: PhotoSet) -> list[str]:
-    title = "<h2>Left out</h2>"
-    if not found.left_out:
-        return [title, html.paragraph("Nothing: prepare takes every file.")]
-    counts = Counter(bad.reason for bad in found.left_out)
-    words = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items())
-    rows = [[bad.file.path, bad.reason, bad.detail] for bad in found.left_out[:NAMED]]
-    if len(found.left_out) > NAMED:
-        words += f"; the first {NAMED} by name"
-    table = html.table("Files left out", ["file", "reason", "detail"], rows, "words")
-    return [title, html.paragraph(f"prepare leaves these out: {words}."), table]
+def _left_out(left_out: Sequence[BadPhoto]) -> Table:
+    rows = [[bad.file.path, bad.reason, bad.detail] for bad in left_out[:NAMED]]
+    return Table("Files left out", ["file", "reason", "detail"], rows)
 
 
-def _duplicates(found: PhotoSet) -> list[str]:
-    body = ["<h2>Near-duplicates</h2>"]
-    if not found.duplicates:
-        return [*body, html.paragraph("None.")]
-    said = "Each group shows one picture, by the program's judgement. prepare keeps it in one split"
-    body.append(html.paragraph(f"{said}, and byte copies once."))
-    if len(found.duplicates) > GROUPS:
-        said = f"{GROUPS} of {len(found.duplicates)} groups are shown; two labels first, then size."
-        body.append(html.paragraph(said))
-    for number, group in enumerate(found.duplicates[:GROUPS], 1):
-        more = f", {COPIES} of them shown" if len(group) > COPIES else ""
-        wrong = ": two labels, one of them is wrong" if two_labels(group) else ""
-        body.append(f"<h3>Group {number}: {len(group)} photos{more}{wrong}</h3>")
-        body.append(_gallery(found, group[:COPIES], _size))
-    return body
-
-
-def _outliers(found: PhotoSet) -> list[str]:
-    said = (
-        f"The photos farthest from the {NEIGHBOUR}th nearest of their class, by the colours of a"
-        " 4x4 thumbnail and by contrast. Content is not looked at: what is odd here may be fine,"
-        " and a wrong label need not be odd."
-    )
-    photos = [found.photos[i] for i in found.outliers[:ODD]]
-    gallery = _gallery(found, photos, lambda photo: photo.file.label)
-    return ["<h2>Outliers</h2>", html.paragraph(said), gallery]
-
-
-def _ends(found: PhotoSet) -> list[str]:
-    photos = [found.photos[i] for i in found.kept]
-    photos.sort(key=lambda photo: (photo.width * photo.height, photo.file.path))
-    largest = photos[: -ENDS - 1 : -1]
-    return [
-        "<h2>Smallest and largest</h2>",
-        "<h3>Smallest</h3>", _gallery(found, photos[:ENDS], _size),
-        "<h3>Largest</h3>", _gallery(found, largest, _size),
-    ]  # fmt: skip
-
-
-def _histograms(found: PhotoSet) -> list[str]:
-    sides = np.array([min(p.width, p.height) for p in found.photos], np.float64)
-    sizes = np.array([p.size / 1000 for p in found.photos])
-    largest = sorted(found.by_class, key=lambda name: (-len(found.by_class[name]), name))[:CHARTS]
-    body = ["<h2>Brightness and size</h2>"]
-    if len(largest) < len(found.by_class):
-        body.append(html.paragraph(f"The {CHARTS} largest classes."))
-    for title, values in (
-        ("Brightness, 0 to 255", found.brightness),
-        ("Short side, px", sides),
-        ("File, KB", sizes),
+def _histograms(photo_set: PhotoSet) -> dict[str, list[Histogram]]:
+    """Return for each measure a chart of each of the largest classes, all on one axis."""
+    by_class = photo_set.by_class
+    largest = sorted(by_class, key=lambda name: (-len(by_class[name]), name))[:CHARTS]
+    charts: dict[str, list[Histogram]] = {}
+    for title, values, ends in (
+        ("Brightness, 0 to 255", photo_set.brightness, (0.0, 255.0)),
+        ("Short side, px", photo_set.short_side, None),
+        ("File, KB", photo_set.kilobytes, None),
     ):
-        low, high = 0.0, 255.0
-        if values is not found.brightness:
-            low, high = float(values.min()), float(np.quantile(values, 0.99, method="higher"))
+        low, high = ends or (values.min(), np.quantile(values, 0.99, method="higher"))
         edges = np.linspace(low, max(high, low + 1), BARS + 1)
-        charts = []
-        for name in largest:
-            clipped = np.minimum(values[found.by_class[name]], edges[-1])
-            counts = np.histogram(clipped, edges)[0].tolist()
-            more = " and more" if values.max() > edges[-1] else ""
-            ends = f"{edges[0]:.0f}", f"{edges[-1]:.0f}{more}"
-            words = f"median {_middle(values[found.by_class[name]])}"
-            charts.append(html.histogram(name, counts, *ends, words))
-        body.append(f'<h3>{title}</h3>\n<div class="charts">{"".join(charts)}</div>')
-    return body
+        more = " and more" if values.max() > edges[-1] else ""
+        charts[title] = [
+            Histogram(
+                name,
+                np.histogram(np.minimum(values[by_class[name]], edges[-1]), edges)[0].tolist(),
+                f"{edges[0]:.0f}",
+                f"{edges[-1]:.0f}{more}",
+                f"median {_middle(values[by_class[name]])}",
+            )
+            for name in largest
+        ]
+    return charts
 
 
-def _sheets(found: PhotoSet) -> list[str]:
-    names = list(found.by_class)[:CLASSES]
-    count = max(4, min(SHEET, SHEETS // len(names)))
-    said = "A sample by the hash of the content, so the same for the same photos."
-    if len(names) < len(found.by_class):
-        said += f" The first {CLASSES} of {len(found.by_class)} classes."
-    body = ["<h2>Contact sheets</h2>", html.paragraph(said)]
+def _samples(photo_set: PhotoSet) -> dict[str, list[GoodPhoto]]:
+    """Return some photos of each class by the hash of their content."""
+    names = list(photo_set.by_class)[:CLASSES]
+    count = max(4, min(SHEET, SHEETS // max(1, len(names))))
+    samples = {}
     for name in names:
-        photos = [found.photos[i] for i in found.by_class[name]]
-        photos.sort(key=lambda photo: hash_fraction(photo.sha256))
-        body.append(f"<h3>{html.text(name)}</h3>")
-        body.append(_gallery(found, photos[:count], lambda _: ""))
-    return body
+        photos = [photo_set.photos[i] for i in photo_set.by_class[name]]
+        samples[name] = sorted(photos, key=lambda p: hash_fraction(p.sha256))[:count]
+    return samples
+
+
+def _label(photo: GoodPhoto) -> str:
+    return photo.file.label
 
 
 def _size(photo: GoodPhoto) -> str:
     return f"{photo.file.label}\n{photo.width} x {photo.height} px, {photo.size / 1000:.0f} KB"
 
 
-def _gallery(
-    found: PhotoSet, photos: Sequence[GoodPhoto], caption: Callable[[GoodPhoto], str]
-) -> str:
-    shown = []
-    for photo in photos:
-        path = photo.file.path
-        try:
-            data = (found.folder / path).read_bytes()
-            image = decode(data, at_least=2 * html.SIDE)
-        except (OSError, PhotoError):  # it was good a moment ago
-            image = None
-        picture = html.thumbnail(image, f"photo labelled {photo.file.label}")
-        shown.append((picture, f"{caption(photo)}\n{path}".lstrip("\n")))
-    return html.photos(shown)
+def _picture(folder: Path, photo: GoodPhoto, caption: str) -> Picture:
+    try:
+        data = (folder / photo.file.path).read_bytes()
+    except OSError:  # it was there a moment ago
+        data = None
+    return Picture.of(data, photo.file.label, f"{caption}\n{photo.file.path}".lstrip("\n"))

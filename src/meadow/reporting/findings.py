@@ -1,59 +1,39 @@
-"""What evaluate has found: the tables and sentences that report, card and terminal share."""
+"""What train and evaluate found: the tables and sentences that report, card and terminal share."""
 
-import hashlib
+import csv
 import json
 import math
-import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tabulate import tabulate
 
-from meadow.evaluation import metrics
-from meadow.inference.classifier import Answer, Classifier
+from meadow.errors import MeadowError
+from meadow.evaluation import predictions
+from meadow.evaluation.predictions import Prediction
 from meadow.pipeline import manifest
-from meadow.pipeline.manifest import Prepared, Row
+from meadow.pipeline.manifest import Prepared
 from meadow.pipeline.splits import SPLITS
+from meadow.reporting.html import Table
 
 LONGEST = 50  # lines of a table
-PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+NAMED = 5  # classes that a sentence names; of more it gives the number
 
-
-@dataclass(frozen=True)
-class Table:
-    """Texts in rows, the first of which names a row."""
-
-    name: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Photos and what was said of them: rows, probabilities (n, classes), class indices (n,)."""
-
-    rows: Sequence[Row]
-    probabilities: Floats
-    targets: Ints
-
-    @property
-    def predicted(self) -> Ints:
-        """The likeliest class of each."""
-        likeliest: Ints = self.probabilities.argmax(axis=1)
-        return likeliest
-
-    @property
-    def confidence(self) -> Floats:
-        """Its probability."""
-        most: Floats = self.probabilities.max(axis=1)
-        return most
+# What the table of figures shows: name, key in metrics/evaluate.json, format.
+MEASURED = [
+    ("accuracy", "accuracy", ".1%"),
+    ("top-5 accuracy", "top_5_accuracy", ".1%"),
+    ("accuracy, cross-validated", "cv_accuracy", ".1%"),
+    ("log-loss, cross-validated", "cv_log_loss", ".3f"),
+    ("log-loss", "log_loss", ".3f"),
+    ("Brier score", "brier", ".3f"),
+    ("calibration error", "ece", ".3f"),
+    ("prediction set holds the true class", "set_coverage", ".1%"),
+    ("in distribution", "in_distribution", ".1%"),
+]
 
 
 @dataclass(frozen=True)
@@ -61,33 +41,56 @@ class Findings:
     """All that is known of a classifier.
 
     Attributes:
-        model: the classifier.
+        about: model.json.
+        provenance: what evaluate measured, and with what.
         ready: what prepare handed on.
         figures: of evaluate.
         verdict: of the gate.
-        test: the test photos, and the answers of the served classifier.
-        answers: the same, whole.
-        out_of_fold: the train and val photos by heads that did not see them; None for finetune.
-        limits: section `evaluate` of params.yaml.
-        read: gives the bytes of a photo's file.
+        test: the answers to the test photos.
+        out_of_fold: those to the train and val photos, by heads that did not see them, the most
+            doubtful label first; empty where train learned all layers.
+        class_table: classes.csv.
 
     """
 
-    model: Classifier
+    about: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     ready: Prepared
     figures: Mapping[str, float]
     verdict: Mapping[str, Any]
-    test: Judged
-    answers: Sequence[Answer]
-    out_of_fold: Judged | None
-    limits: Mapping[str, Any]
-    read: Callable[[Row], bytes]
+    test: Sequence[Prediction]
+    out_of_fold: Sequence[Prediction]
+    class_table: Sequence[Mapping[str, str]]
+
+    @classmethod
+    def read(cls) -> "Findings":
+        """Read what prepare, train and evaluate have left.
+
+        Raises:
+            MeadowError: some of it is missing.
+
+        """
+        try:
+            return cls(
+                about=_json("models/classifier/model.json"),
+                provenance=_json("reports/provenance.json"),
+                ready=manifest.load(),
+                figures=_json("metrics/evaluate.json"),
+                verdict=_json("metrics/gate.json"),
+                test=predictions.load(predictions.TEST),
+                out_of_fold=predictions.load(predictions.OUT_OF_FOLD),
+                class_table=records(Path("reports/classes.csv")),
+            )
+        except FileNotFoundError as error:
+            raise MeadowError(
+                f"{error.filename} is missing. Run `dvc repro evaluate` or `dvc pull`."
+            ) from None
 
     @property
     def classes(self) -> str:
         """The names of the classes, or how many there are."""
-        names = self.model.classes
-        few = len(names) <= 5
+        names = self.ready.classes
+        few = len(names) <= NAMED
         return f"{', '.join(names[:-1])} and {names[-1]}" if few else f"{len(names)} classes"
 
     @property
@@ -95,75 +98,71 @@ class Findings:
         """The interval of the test accuracy in words, rounded outwards."""
         low = math.floor(self.figures["accuracy_low"] * 100)
         high = math.ceil(self.figures["accuracy_high"] * 100)
-        return f"Of 100 photos like these, {low} to {high} are labelled rightly."
+        return f"Of 100 photos like these, {low} to {high} are classified correctly."
+
+    @property
+    def mistakes(self) -> list[Prediction]:
+        """The misclassified test photos, the most confident answers first."""
+        wrong = [each for each in self.test if not each.correct]
+        return sorted(wrong, key=lambda each: (-each.confidence, each.path))
 
     @property
     def measured(self) -> Table:
         """The figures, with the intervals of those that have one."""
-        f = self.figures
-        tests = f"{f['n_test']} test photos"
-        rows = [["accuracy", f"{f['accuracy']:.1%}", self._range("accuracy")]]
-        if self.out_of_fold:
-            range_ = self._range("cv_accuracy")
-            rows += [
-                ["accuracy, cross-validated", f"{f['cv_accuracy']:.1%}", range_],
-                ["log-loss, cross-validated", f"{f['cv_log_loss']:.3f}", ""],
-            ]
-        rows += [
-            ["log-loss", f"{f['log_loss']:.3f}", ""],
-            ["Brier score", f"{f['brier']:.3f}", ""],
-            ["calibration error", f"{f['ece']:.3f}", f"{f['ece_if_perfect']:.3f} if perfect"],
-            ["set holds the true class", f"{f['set_coverage']:.1%}", self._range("set_coverage")],
-            ["photos called “in”", f"{f['in_distribution']:.1%}", ""],
-        ]
-        return Table("Figures", [tests, "measured", "95 % interval"], rows)
+        rows = []
+        for name, key, form in MEASURED:
+            if key not in self.figures:
+                continue
+            interval = ""
+            if f"{key}_low" in self.figures:
+                low, high = self.figures[f"{key}_low"], self.figures[f"{key}_high"]
+                interval = f"{low:{form}} to {high:{form}}"
+            elif f"{key}_if_perfect" in self.figures:
+                interval = f"{self.figures[f'{key}_if_perfect']:{form}} if perfect"
+            rows.append([name, f"{self.figures[key]:{form}}", interval])
+        photos = f"{self.figures['n_test']} test photos"
+        return Table("Figures", [photos, "measured", "95 % interval"], rows)
 
     @property
     def photos(self) -> Table:
         """How many photos of each class are in each split; the largest classes of many."""
         rows, classes = self.ready.rows, self.ready.classes
         count = Counter((row.label, row.split) for row in rows)
-        largest = sorted(classes, key=lambda name: -sum(count[name, each] for each in SPLITS))
-        lines = [
-            [name, *(f"{count[name, each]:,}" for each in SPLITS)]
-            for name in (classes if len(classes) <= LONGEST else largest[:LONGEST])
-        ]
-        lines.append(["all", *(f"{len(self.ready.split(each)):,}" for each in SPLITS)])
-        more = f", the {LONGEST} largest of {len(classes)}" if len(classes) > LONGEST else ""
+        total = Counter(row.label for row in rows)
+        shown, more = classes, ""
+        if len(classes) > LONGEST:
+            shown = sorted(classes, key=lambda name: -total[name])[:LONGEST]
+            more = f", the {LONGEST} largest of {len(classes)}"
+        lines = [[name, *(f"{count[name, split]:,}" for split in SPLITS)] for name in shown]
+        lines.append(["all", *(f"{len(self.ready.split(split)):,}" for split in SPLITS)])
         return Table(f"Photos of each class and split{more}", ["class", *SPLITS], lines)
 
     @property
     def per_class(self) -> Table:
         """How each class fares on the test photos; the worst classes of many."""
-        names = self.model.classes
-        table = metrics.per_class(self.test.probabilities, self.test.targets)
-        order = sorted(range(len(names)), key=lambda i: (table[i]["recall"], i))[:LONGEST]
+        shown, more = self.class_table, ""
+        if len(shown) > LONGEST:
+            more = f", the {LONGEST} worst of {len(shown)}"
+            shown = sorted(shown, key=lambda line: float(line["recall"]))[:LONGEST]
         rows = [
             [
-                names[i],
-                f"{table[i]['photos']}",
-                f"{table[i]['recall']:.1%}",
-                f"{table[i]['recall_low']:.1%} to {table[i]['recall_high']:.1%}",
-                f"{table[i]['precision']:.1%}",
+                line["class"],
+                line["photos"],
+                f"{float(line['recall']):.1%}",
+                f"{float(line['recall_low']):.1%} to {float(line['recall_high']):.1%}",
+                f"{float(line['precision']):.1%}",
             ]
-            for i in (order if len(names) > LONGEST else range(len(names)))
+            for line in shown
         ]
-        worst = f", the {LONGEST} worst of {len(names)}" if len(names) > LONGEST else ""
-        header = ["class", "test photos", "found", "95 % interval", "right when said"]
-        return Table(f"Classes{worst}", header, rows)
+        header = ["class", "test photos", "recall", "95 % interval", "precision"]
+        return Table(f"Classes{more}", header, rows)
 
     @property
     def origin(self) -> Table:
-        """What the classifier was made of and by."""
-        about = {k: v for k, v in self.model.about.items() if k not in ("classes", "sha256")}
-        rows = [["SHA-256 of model.onnx", self.model.version]]
-        rows += [[key, _short(value)] for key, value in sorted(about.items())]
-        rows += [[f"evaluate.{key}", _short(value)] for key, value in sorted(self.limits.items())]
-        file = manifest.FOLDER / "manifest.csv"
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        rows.append([f"SHA-256 of {file.as_posix()}", digest])
-        rows += [[name, version(name)] for name in PACKAGES]
-        rows.append(["Python", platform.python_version()])
+        """What the classifier was made of, and what evaluate measured it with."""
+        about = {k: v for k, v in self.about.items() if k not in ("classes", "sha256")}
+        rows = [[key, _text(value)] for key, value in sorted(about.items())]
+        rows += [[key, _text(value)] for key, value in self.provenance.items()]
         return Table("Where it comes from", ["", "value"], rows)
 
     @property
@@ -173,9 +172,17 @@ class Findings:
         failed = [why for why in self.verdict["why"] if why.startswith("failed")]
         return "\n".join([table, *(f"gate {why}" for why in failed or ["passed"])])
 
-    def _range(self, name: str) -> str:
-        return f"{self.figures[f'{name}_low']:.1%} to {self.figures[f'{name}_high']:.1%}"
+
+def records(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    """Read a table as a dict for each line."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
 
 
-def _short(value: object) -> str:
+def _json(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
+    return content
+
+
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -4,25 +4,25 @@ Where one class came from another camera, site or converter, a model can learn t
 the photos show, and its test figures look good, as the test photos share the fault.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtrc
 
 from meadow.evaluation import metrics
 from meadow.pipeline.hashing import hash_fraction
 from meadow.training import probe
 from meadow.training.probe import Examples
 
-MOST = 5000  # photos that are judged: an interval 3 points wide
-MOST_CLASSES = 50  # for the regression, whose time grows with them
+JUDGED = 5000  # photos that are judged: an interval 3 points wide
+REGRESSED = 50  # classes at most for the regression, whose time grows with them
 TOGETHER = "size, shape and format together"
 BINS = 10  # of equally many photos, for each number
 FOLDS = 5
 L2 = 0.01  # of the softmax regression on all together
-CHANCE = 0.05  # of one false warning or more in a report
+FALSE_WARNINGS = 0.05  # probability of one or more in a report
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -36,7 +36,7 @@ class Leak:
         accuracy: share of the photos whose class it tells.
         low, high: its 95 % interval (Wilson).
         chance: share of the largest class: what knowing nothing gives.
-        surely: whether it is more than chance, after correction for the number of things tried.
+        significant: whether it is more than chance, corrected for the number of things tried.
 
     """
 
@@ -45,7 +45,7 @@ class Leak:
     low: float
     high: float
     chance: float
-    surely: bool
+    significant: bool
 
 
 def check(
@@ -66,7 +66,7 @@ def check(
         The judgements; none where there are too few photos to judge.
 
     """
-    chosen = sorted(range(len(targets)), key=lambda i: (hash_fraction(groups[i]), i))[:MOST]
+    chosen = sorted(range(len(targets)), key=lambda i: (hash_fraction(groups[i]), i))[:JUDGED]
     targets, groups = targets[chosen], [groups[i] for i in chosen]
     if len(set(groups)) < 2 * FOLDS or len(set(targets.tolist())) < 2:
         return []
@@ -74,26 +74,17 @@ def check(
     features = np.concatenate([np.eye(bins.max() + 1)[bins] for bins in binned.values()], axis=1)
     examples = Examples(features[:, None, :], targets, groups, classes)
     fold = probe.folds(examples, FOLDS)
-    said = {name: _alone(bins, targets, fold, classes) for name, bins in binned.items()}
-    if classes <= MOST_CLASSES:
-        said[TOGETHER] = probe.cross_validate(examples, L2, FOLDS).argmax(axis=1)
+    predictions = {name: _alone(bins, targets, fold, classes) for name, bins in binned.items()}
+    if classes <= REGRESSED:
+        predictions[TOGETHER] = probe.cross_validate(examples, L2, FOLDS).argmax(axis=1)
     chance = float(np.bincount(targets).max() / len(targets))
-    found = []
-    for name, predicted in said.items():
+    leaks = []
+    for name, predicted in predictions.items():
         hits, n = int((predicted == targets).sum()), len(targets)
-        surely = at_least(hits, n, chance) < CHANCE / len(said)
-        found.append(Leak(name, hits / n, *metrics.wilson(hits, n), chance, surely))
-    return sorted(found, key=lambda leak: (-leak.accuracy, leak.name))
-
-
-def at_least(hits: int, n: int, share: float) -> float:
-    """Return the probability of so many hits or more in n independent tries, each of `share`."""
-    total = math.lgamma(n + 1)
-    p, q = math.log(share), math.log1p(-share)
-    return math.fsum(
-        math.exp(total - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * p + (n - k) * q)
-        for k in range(hits, n + 1)
-    )
+        p_value = float(bdtrc(hits - 1, n, chance))  # of so many hits or more by chance
+        significant = p_value < FALSE_WARNINGS / len(predictions)
+        leaks.append(Leak(name, hits / n, *metrics.wilson(hits, n), chance, significant))
+    return sorted(leaks, key=lambda leak: (-leak.accuracy, leak.name))
 
 
 def _bins(values: Floats) -> Ints:
@@ -104,12 +95,14 @@ def _bins(values: Floats) -> Ints:
 
 
 def _alone(bins: Ints, targets: Ints, fold: Ints, classes: int) -> Ints:
-    """Return the class that each photo's bin says, by the photos of the other folds, (n,)."""
+    """Return the class most frequent in each photo's bin among the other folds, (n,)."""
     predicted = np.empty_like(targets)
-    for each in range(FOLDS):
-        rest, held = fold != each, fold == each
+    for number in range(FOLDS):
+        rest, held = fold != number, fold == number
         counts = np.zeros((bins.max() + 1, classes))
         np.add.at(counts, (bins[rest], targets[rest]), 1)
-        counts += counts.sum(axis=0) / (counts.sum() + 1)  # an empty bin says the largest class
+        counts += counts.sum(axis=0) / (
+            counts.sum() + 1
+        )  # an empty bin stands for the largest class
         predicted[held] = counts.argmax(axis=1)[bins[held]]
     return predicted

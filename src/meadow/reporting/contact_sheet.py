@@ -8,7 +8,7 @@ TILE, LINE, COLUMNS = 160, 34, 6  # pixels, pixels, photos
 
 
 def contact_sheet(tiles: Sequence[tuple[Image.Image, str]], title: str) -> Image.Image:
-    """Draw photos in rows of six under a title; a caption has at most two short lines."""
+    """Draw thumbnails in rows of six under a title; a caption has at most two short lines."""
     rows = -(-len(tiles) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * TILE, LINE + rows * (TILE + LINE)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -16,8 +16,6 @@ def contact_sheet(tiles: Sequence[tuple[Image.Image, str]], title: str) -> Image
     draw.text((6, 8), title, "black", font)
     for i, (photo, caption) in enumerate(tiles):
         x, y = i % COLUMNS * TILE, LINE + i // COLUMNS * (TILE + LINE)
-        small = photo.copy()
-        small.thumbnail((TILE - 8, TILE - 4))
-        sheet.paste(small, (x + (TILE - small.width) // 2, y + (TILE - small.height) // 2))
+        sheet.paste(photo, (x + (TILE - photo.width) // 2, y + (TILE - photo.height) // 2))
         draw.text((x + 6, y + TILE), caption, "black", font)
     return sheet
