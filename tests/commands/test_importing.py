@@ -71,7 +71,7 @@ def test_a_set_arrives_whole(
     packed: Callable[..., Path], top: str, tmp_path: Path, target: Path
 ) -> None:
     """From a folder or an archive, under one top folder or none: the same files, and no litter."""
-    litter = {f"{top}rose/{name}": b"x" for name in (".DS_Store", "Thumbs.db", "desktop.ini")}
+    litter = {f"{top}rose/{name}": b"x" for name in (".DS_Store", "thumbs.db", "@eaDir/x.jpg")}
     litter |= {"__MACOSX/flowers/rose/._1.jpg": b"x", f"{top}.git/HEAD": b"x", ".hidden": b"x"}
     files = {top + name: data for name, data in PHOTOS.items()}
     import_set(packed(tmp_path / "source.zip", files | litter), target)
@@ -105,13 +105,32 @@ def test_the_summary_counts_and_warns(
     """Counts go to the output, at most 20 lines of them; odd extensions are warned of."""
     files = {f"class{number:02}/1.JPG": photo(number) for number in range(25)}
     import_set(in_folder(tmp_path / "mine", files | {"class00/notes.txt": b"hello"}), target)
-    said = capsys.readouterr()
-    assert "26 files in 25 classes" in said.out
-    assert "2 'class00'" in said.out
-    assert "and 5 more classes" in said.out
-    assert len(said.out.splitlines()) == 22
-    assert "1 of 26 files do not end in" in said.err
-    assert "'class00/notes.txt'" in said.err
+    printed = capsys.readouterr()
+    assert "26 files in 25 classes" in printed.out
+    assert "2 'class00'" in printed.out
+    assert "and 5 more classes" in printed.out
+    assert len(printed.out.splitlines()) == 22
+    assert "files that do not end in .jpg, .jpeg, .png, .webp" in printed.err
+    assert "(1): 'class00/notes.txt'" in printed.err
+
+
+@pytest.mark.parametrize("top", ["", "flowers/"])
+@pytest.mark.parametrize("packed", [in_folder, in_zip])
+def test_a_readme_beside_the_classes_stays_behind(
+    packed: Callable[..., Path],
+    top: str,
+    tmp_path: Path,
+    target: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As prepare passes it over; all of them are named, and at both levels."""
+    readmes = {"LICENSE": b"x", f"{top}README.md": b"x", f"{top}labels.csv": b"x"}
+    files = {top + name: data for name, data in PHOTOS.items()}
+    import_set(packed(tmp_path / "source.zip", files | readmes), target)
+    assert contents(target) == PHOTOS
+    printed = capsys.readouterr().err
+    assert "(3)" in printed
+    assert all(name in printed for name in ("LICENSE", "README.md", "labels.csv"))
 
 
 @pytest.mark.parametrize("packed", [in_folder, in_zip])
@@ -120,8 +139,8 @@ def test_the_summary_counts_and_warns(
     [
         ({}, "has 0 classes"),
         ({ROSE: b"x"}, "has 1 classes ('rose'); 2 to 1000 are needed"),
-        (TWO | {"readme.txt": b"x"}, "'readme.txt' lies beside the class folders"),
-        ({"set/readme.txt": b"x", "set/a/1.jpg": b"x"}, "'readme.txt' lies beside the class"),
+        (TWO | {"lost.HEIC": b"x"}, "'lost.HEIC' lies beside the class folders"),
+        ({"set/lost.jpg": b"x", "set/a/1.jpg": b"x"}, "'lost.jpg' lies beside the class"),
         (TWO | {"rose/A.jpg": b"x", "rose/a.jpg": b"y"}, "one name on macOS and Windows"),
         (TWO | {"Tulip/2.jpg": b"x"}, "would be one name"),
         (TWO | {"rose/\u00e9": b"x", "rose/e\u0301": b"y"}, "would be one name"),

@@ -20,6 +20,7 @@ from zipfile import ZipFile, ZipInfo
 from tqdm import tqdm
 
 from meadow.curation import discovery
+from meadow.curation.litter import is_litter
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic
 from meadow.pipeline.image import MAX_BYTES, SUFFIXES
@@ -28,7 +29,7 @@ MAX_SET = 200_000_000_000  # bytes, unpacked
 MAX_RATIO = 100  # unpacked to packed; photos are compressed already and stay near 1
 MAX_NAME = 255  # bytes of one name: the limit of ext4, APFS and NTFS
 MAX_PATH = 1000  # bytes of a path in the set; the whole of it may have 1024 on macOS
-SHOWN = 20  # lines of a summary
+LISTED = 20  # classes or files in the summary
 CHUNK = 1 << 20
 
 
@@ -47,8 +48,8 @@ class _Entry:
 def import_set(source: Path, target: Path) -> None:
     """Copy or unpack a set of photos, and print how many files each class has.
 
-    The class folders may also lie under one single folder at the top. Hidden files and the litter
-    of operating systems are left behind.
+    The class folders may also lie under one single folder at the top. Litter, and what lies beside
+    the class folders and is no photo, is left behind.
 
     Args:
         source: a folder or a .zip file. Links in a folder are followed as long as they stay in it.
@@ -62,8 +63,8 @@ def import_set(source: Path, target: Path) -> None:
     """
     check_apart(source, target)
     try:
-        with _opened(source) as (entries, limit):
-            entries = _unwrapped(entries)
+        with _opened(source) as (everything, limit):
+            entries, beside = _class_folders(everything)
             _check_names(source, entries)
             with atomic.whole(target) as part:
                 _write(source, entries, part, limit)
@@ -72,7 +73,21 @@ def import_set(source: Path, target: Path) -> None:
         raise MeadowError(
             f"permission denied: {error.filename}. Change it with chmod, then run this again."
         ) from None
-    _summarise(files, target)
+    counts = sorted(Counter(file.label for file in files).items())
+    print(f"{target}: {len(files)} files in {len(counts)} classes")
+    for label, count in counts[:LISTED]:
+        print(f"{count:8} {label!r}")
+    if len(counts) > LISTED:
+        print(f"         and {len(counts) - LISTED} more classes")
+    odd = [file.path for file in files if not file.path.lower().endswith(SUFFIXES)]
+    _warn(f"files that do not end in {', '.join(SUFFIXES)}; prepare judges them by content", odd)
+    _warn("left behind, beside the class folders and no photos", [entry.path for entry in beside])
+
+
+def _warn(what: str, paths: list[str]) -> None:
+    if paths:
+        listed = ", ".join(map(repr, paths[:LISTED])) + ", ..." * (len(paths) > LISTED)
+        print(f"warning: {what} ({len(paths)}): {listed}", file=sys.stderr)
 
 
 def check_apart(source: Path, target: Path) -> None:
@@ -115,7 +130,7 @@ def _opened(source: Path) -> Iterator[tuple[list[_Entry], int]]:
 def _in_folder(root: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> Iterator[_Entry]:
     """Walk a folder; `above` are the real folders on the way, to notice a link that goes round."""
     for path in sorted(root.joinpath(*parts).iterdir()):
-        if _is_litter(path.name):
+        if is_litter(path.name):
             continue
         here = (*parts, path.name)
         real = _followed(path, root) if path.is_symlink() else path
@@ -163,7 +178,7 @@ def _archive(source: Path) -> ZipFile:
 def _in_archive(source: Path, archive: ZipFile) -> Iterator[_Entry]:
     for member in archive.infolist():
         parts = _safe_parts(source, member)
-        if not parts or any(_is_litter(name) for name in parts):
+        if not parts or any(is_litter(name) for name in parts):
             continue
         if stat.S_ISLNK(member.external_attr >> 16):
             raise MeadowError(
@@ -190,51 +205,51 @@ def _safe_parts(source: Path, member: ZipInfo) -> tuple[str, ...]:
     return path.parts
 
 
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX" or name.lower() in discovery.LITTER
+def _class_folders(entries: list[_Entry]) -> tuple[list[_Entry], list[_Entry]]:
+    """Return the class folders, without a single folder around them, and what lies beside them.
 
-
-def _unwrapped(entries: list[_Entry]) -> list[_Entry]:
-    """Take off a single folder at the top, if there are folders in it."""
+    A photo beside them is not left out: `_check_name` refuses it.
+    """
+    entries, beside = _apart(entries)
     tops = {entry.parts[0] for entry in entries}
-    depths = {len(entry.parts) for entry in entries if entry.open is not None}
+    depths = {len(entry.parts) for entry in entries if entry.open}
     if len(tops) != 1 or 1 in depths or max(depths, default=0) < 3:
-        return entries
-    return [_Entry(entry.parts[1:], entry.open) for entry in entries if entry.parts[1:]]
+        return entries, beside
+    below, more = _apart([_Entry(e.parts[1:], e.open) for e in entries if e.parts[1:]])
+    return below, beside + more
+
+
+def _apart(entries: list[_Entry]) -> tuple[list[_Entry], list[_Entry]]:
+    """Set apart the files at the top that are no photos: a README, a list of check sums."""
+    beside = [
+        entry
+        for entry in entries
+        if entry.open and len(entry.parts) == 1 and not discovery.looks_like_a_photo(entry.path)
+    ]
+    return [entry for entry in entries if entry not in beside], beside
 
 
 def _check_names(source: Path, entries: list[_Entry]) -> None:
     """Refuse, before anything is written, what cannot be a set on every system."""
-    seen: dict[str, tuple[str, bool]] = {}
+    names: dict[str, tuple[str, bool]] = {}
     for entry in entries:
         _check_name(source, entry)
         for depth in range(1, len(entry.parts) + 1):
             path = "/".join(entry.parts[:depth])
             is_file = entry.open is not None and depth == len(entry.parts)
             key = unicodedata.normalize("NFC", path).casefold()
-            taken = is_file and key in seen
-            if taken or seen.setdefault(key, (path, is_file)) != (path, is_file):
+            twice = is_file and key in names
+            if twice or names.setdefault(key, (path, is_file)) != (path, is_file):
                 raise MeadowError(
-                    f"{source}: {seen[key][0]!r} and {path!r} would be one name on macOS and"
+                    f"{source}: {names[key][0]!r} and {path!r} would be one name on macOS and"
                     " Windows. Rename or remove one of them."
                 )
-    classes = {entry.parts[0] for entry in entries if entry.open is not None}
-    for entry in entries:
-        if entry.parts[0] not in classes:
-            raise MeadowError(
-                f"{source}: the class folder {entry.parts[0]!r} is empty. Fill or remove it."
-            )
-    if not 2 <= len(classes) <= discovery.MAX_CLASSES:
-        found = f" ({next(iter(classes))!r})" if len(classes) == 1 else ""
-        raise MeadowError(
-            f"{source} has {len(classes)} classes{found}; 2 to {discovery.MAX_CLASSES} are needed,"
-            " one folder each: dandelion/..., grass/... Sort the photos into such folders, then"
-            " `meadow data import` the folder that holds them."
-        )
+    classes = {entry.parts[0] for entry in entries if entry.open}
+    discovery.check_classes(source, {entry.parts[0] for entry in entries}, classes)
 
 
 def _check_name(source: Path, entry: _Entry) -> None:
-    if entry.open is not None and len(entry.parts) == 1:
+    if entry.open and len(entry.parts) == 1:
         raise MeadowError(
             f"{source}: {entry.path!r} lies beside the class folders. Move it into the folder of"
             " its class, or out of the set."
@@ -288,20 +303,3 @@ def _chunks(source: Path, name: str, opener: Callable[[], IO[bytes]]) -> Iterato
             f"{source}: {name!r} cannot be read: {error}. Mend or remove it; of an archive,"
             " unpack it yourself and `meadow data import` the folder."
         ) from None
-
-
-def _summarise(files: list[discovery.PhotoFile], target: Path) -> None:
-    counts = sorted(Counter(file.label for file in files).items())
-    print(f"{target}: {len(files)} files in {len(counts)} classes")
-    for label, count in counts[:SHOWN]:
-        print(f"{count:8} {label!r}")
-    if len(counts) > SHOWN:
-        print(f"         and {len(counts) - SHOWN} more classes")
-    odd = [file.path for file in files if Path(file.path).suffix.lower() not in SUFFIXES]
-    if odd:
-        shown = ", ".join(map(repr, odd[:SHOWN])) + (", ..." if len(odd) > SHOWN else "")
-        print(
-            f"warning: {len(odd)} of {len(files)} files do not end in {', '.join(SUFFIXES)}:"
-            f" {shown}. The prepare stage judges them by their content.",
-            file=sys.stderr,
-        )

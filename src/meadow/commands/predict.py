@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from glob import has_magic, iglob
@@ -11,14 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from meadow.curation import discovery
 from meadow.errors import MeadowError
 from meadow.inference.classifier import FOLDER, Classifier
-from meadow.pipeline.image import PhotoError
+from meadow.pipeline.image import MAX_BYTES, PhotoError
 from meadow.pipeline.parallel import ordered
 from meadow.serving.client import Client, RefusedError
 
 Classify = Callable[[bytes], dict[str, Any]]
-LARGEST = 2**28  # bytes of a file that is read at all; a service may take less
 AT_ONCE = 8  # requests
 WIDEST = 60  # characters of a path in the table
 
@@ -52,18 +52,18 @@ def predict(
     return answered
 
 
-def _files(name: str) -> Iterator[str]:
+def _files(name: str) -> list[str]:
     path = Path(name)
     if path.is_dir():
-        found = sorted(str(each) for each in path.rglob("[!.]*") if each.is_file())
+        paths = [path / below for below in discovery.walk(path)]
     elif has_magic(name) and not path.exists():
-        matches = iglob(name, recursive=True)  # noqa: PTH207  # absolute patterns too
-        found = sorted(each for each in matches if Path(each).is_file())
+        matches = sorted(iglob(name, recursive=True))  # noqa: PTH207  # absolute patterns too
+        paths = [Path(match) for match in matches]
     else:
-        found = [name]
-    if not found:
+        return [name]
+    if not (files := [str(path) for path in paths if path.is_file()]):
         raise MeadowError(f"{name!r} is no file, folder or pattern that finds one.")
-    yield from found
+    return files
 
 
 class _Local:
@@ -82,8 +82,8 @@ def _record(classify: Classify, path: str) -> dict[str, Any]:
     """Return the answer to one photo; what is wrong with the photo is an answer too."""
     shown = {"photo": os.fsencode(path).decode("utf-8", "replace")}
     try:
-        if Path(path).stat().st_size > LARGEST:
-            return {**shown, "error": {"message": f"has more than {LARGEST:,} bytes"}}
+        if Path(path).stat().st_size > MAX_BYTES:
+            return {**shown, "error": {"message": f"has more than {MAX_BYTES:,} bytes"}}
         return {**shown, **classify(Path(path).read_bytes())}
     except OSError as error:
         return {**shown, "error": {"message": f"cannot be read: {error.strerror}"}}
@@ -110,4 +110,4 @@ def _row(record: dict[str, Any], width: int) -> str:
 
 def _printable(text: str) -> str:
     """Make sure that a name or message from outside cannot garble the terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,14 +1,15 @@
 """A set of photos on disk: one folder per class."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from meadow.curation.litter import is_litter
 from meadow.errors import MeadowError
 from meadow.pipeline.image import OTHER_SUFFIXES, SUFFIXES
 
 MAX_CLASSES = 1000
-LITTER = {"thumbs.db", "desktop.ini"}  # and every name that starts with a dot
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class PhotoFile:
 def find(folder: Path) -> list[PhotoFile]:
     """List the files of a set by path; the name of a top folder is the class of all files below.
 
-    Hidden files and the litter of operating systems are passed over.
+    Litter is passed over, and what lies beside the class folders and is no photo.
 
     Raises:
         MeadowError: no folder, fewer than 2 or more than 1000 classes, an empty class, a photo
@@ -35,43 +36,81 @@ def find(folder: Path) -> list[PhotoFile]:
             " takes yours, `dvc pull` fetches the one that was committed."
         )
     files = []
-    for directory, below, names in os.walk(folder):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        relative = Path(directory).relative_to(folder)
-        # A link to a folder is not walked into: it is listed, and refused with the bad photos.
-        links = [name for name in below if Path(directory, name).is_symlink()]
-        for name in sorted(names) + links:
-            if name.startswith(".") or name.lower() in LITTER:
-                continue
-            path = (relative / name).as_posix()
-            if not relative.parts:
-                if Path(name).suffix.lower() not in SUFFIXES + OTHER_SUFFIXES:
-                    continue  # a README, a list of check sums
-                raise MeadowError(
-                    f"{_shown(path)} lies beside the class folders of {folder}. Move it into the"
-                    " folder of its class, or out of the set."
-                )
-            try:
-                path.encode()
-            except UnicodeEncodeError:
-                raise MeadowError(f"the name {_shown(path)} is not UTF-8. Rename it.") from None
-            files.append(PhotoFile(path, relative.parts[0]))
-    _check_classes(folder, {file.label for file in files})
-    return sorted(files, key=lambda file: file.path)
+    for path in walk(folder):
+        top, _, below = path.partition("/")
+        if not below:
+            if not looks_like_a_photo(path):
+                continue  # a README, a list of check sums
+            raise MeadowError(
+                f"{_printable(path)} lies beside the class folders of {folder}. Move it into the"
+                " folder of its class, or out of the set."
+            )
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise MeadowError(f"the name {_printable(path)} is not UTF-8. Rename it.") from None
+        files.append(PhotoFile(path, top))
+    tops = {path.name for path in folder.iterdir() if path.is_dir() and not is_litter(path.name)}
+    check_classes(folder, tops, {file.label for file in files})
+    return files
 
 
-def _check_classes(folder: Path, labels: set[str]) -> None:
-    for each in sorted(folder.iterdir()):
-        if each.is_dir() and not each.name.startswith(".") and each.name not in labels:
-            raise MeadowError(f"the class folder {_shown(str(each))} is empty. Fill or remove it.")
-    if not 2 <= len(labels) <= MAX_CLASSES:
-        found = f" ({_shown(next(iter(labels)))})" if len(labels) == 1 else ""
+def walk(folder: Path) -> list[str]:
+    """List what lies below a folder and is not litter, sorted: relative, with forward slashes.
+
+    A link to a folder is listed like a file, and not walked into.
+
+    Raises:
+        MeadowError: a folder cannot be read.
+
+    """
+    paths = []
+    for directory, below, files in os.walk(folder, onerror=_refuse):
+        here = Path(directory)
+        links = [name for name in below if (here / name).is_symlink()]
+        below[:] = [name for name in below if not is_litter(name) and name not in links]
+        names = [name for name in files + links if not is_litter(name)]
+        paths += [(here / name).relative_to(folder).as_posix() for name in names]
+    return sorted(paths)
+
+
+def looks_like_a_photo(name: str) -> bool:
+    """Tell whether a file has the suffix of a photo, if perhaps of a format that is not read."""
+    return Path(name).suffix.lower() in SUFFIXES + OTHER_SUFFIXES
+
+
+def check_classes(source: Path, folders: Collection[str], classes: Collection[str]) -> None:
+    """Check what is a class.
+
+    Args:
+        source: the set, for the messages.
+        folders: names of the folders at its top.
+        classes: those that hold files.
+
+    Raises:
+        MeadowError: a folder is empty, or there are fewer than 2 or more than 1000 classes.
+
+    """
+    for name in sorted({*folders} - {*classes}):
         raise MeadowError(
-            f"{folder} has {len(labels)} classes{found}; 2 to {MAX_CLASSES} are needed,"
-            " one folder each: data/raw/dandelion/..., data/raw/grass/..."
+            f"{source}: the class folder {_printable(name)} is empty. Fill or remove it."
+        )
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        only = f" ({_printable(*classes)})" if len(classes) == 1 else ""
+        raise MeadowError(
+            f"{source} has {len(classes)} classes{only}; 2 to {MAX_CLASSES} are needed, one folder"
+            " each: dandelion/..., grass/... Sort the photos into such folders, then `meadow data"
+            " import` the folder that holds them."
         )
 
 
-def _shown(path: str) -> str:
+def _refuse(error: OSError) -> None:
+    raise MeadowError(
+        f"{str(error.filename)!r} cannot be read: {error.strerror}. Check the disk and the"
+        " permissions, then run this again."
+    )
+
+
+def _printable(path: str) -> str:
     """Quote a name from outside, so that newlines and broken bytes cannot garble a terminal."""
     return repr(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
