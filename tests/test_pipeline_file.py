@@ -110,9 +110,9 @@ def test_the_comparison_sees_every_kind_of_import(
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
-    found = problems(["toy.stage"], entries, tmp_path, {})
+    reported = problems(["toy.stage"], entries, tmp_path, {})
 
-    assert any(each.startswith(problem) for each in found) if problem else not found
+    assert any(text.startswith(problem) for text in reported) if problem else not reported
 
 
 def test_editing_the_service_reruns_package_alone() -> None:

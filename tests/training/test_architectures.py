@@ -51,20 +51,20 @@ def test_a_network_of_each_family_is_served_as_pytorch_computes_it(
     for kind, outputs in ways.items():
         module = kind(network).eval()
         with torch.no_grad():
-            expected = [each.numpy() for each in module(torch.from_numpy(pixels))]
+            expected = [output.numpy() for output in module(torch.from_numpy(pixels))]
         onnx_graph.save(
             architectures.exported(module, size=size, outputs=outputs), tmp_path / "network"
         )
-        found = open_session(tmp_path / "network").run(outputs, {"pixels": pixels})
+        served_outputs = open_session(tmp_path / "network").run(outputs, {"pixels": pixels})
 
-        for name, own, served in zip(outputs, expected, found, strict=True):
-            assert served.shape == own.shape
-            assert own.shape[0] == 2
-            assert own.ndim == 2
-            assert name != "logits" or own.shape == (2, 3)
+        for name, wanted, served in zip(outputs, expected, served_outputs, strict=True):
+            assert served.shape == wanted.shape
+            assert wanted.shape[0] == 2
+            assert wanted.ndim == 2
+            assert name != "logits" or wanted.shape == (2, 3)
             if name == "texture":  # of a dead channel the logarithm of next to nothing
-                served, own = np.exp(served), np.exp(own)
-            assert np.abs(served - own).max() <= 1e-4 * np.abs(own).max()
+                served, wanted = np.exp(served), np.exp(wanted)
+            assert np.abs(served - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
 def test_every_family_of_the_registry_is_covered() -> None:

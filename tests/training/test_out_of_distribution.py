@@ -15,31 +15,33 @@ def photos(n: int = 200, seed: int = 0) -> np.ndarray:
     return (centres[np.arange(n) % 2] + 0.3 * rng.normal(size=(n, 30))).astype(np.float32)
 
 
-def graph_of(found: out_of_distribution.Neighbours, path: Path) -> onnxruntime.InferenceSession:
+def graph_of(
+    neighbours: out_of_distribution.Neighbours, path: Path
+) -> onnxruntime.InferenceSession:
     """Build a graph that is nothing but the neighbours."""
     given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 30])
     copies = [helper.make_node("Identity", ["input"], [n]) for n in ("features", "texture")]
     graph = helper.make_graph(copies, "g", [given], [])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(onnx_graph.with_neighbours(model, found), path)
+    onnx.save(onnx_graph.with_neighbours(model, neighbours), path)
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def test_the_threshold_passes_as_many_new_photos_as_asked_for(tmp_path: Path) -> None:
     """And none of another kind; the served graph computes the distance."""
-    found = out_of_distribution.fit(photos(), photos(), [str(i) for i in range(200)], 0.95)
-    session = graph_of(found, tmp_path / "g.onnx")
+    neighbours = out_of_distribution.fit(photos(), photos(), [str(i) for i in range(200)], 0.95)
+    session = graph_of(neighbours, tmp_path / "g.onnx")
     (same,) = session.run(["distance"], {"input": photos(400, seed=1)})
     other = np.random.default_rng(2).normal(size=(100, 30)).astype(np.float32)
     (strange,) = session.run(["distance"], {"input": other})
 
-    assert 0.88 < (same <= found.threshold).mean() < 0.99
-    assert (strange > found.threshold).all()
+    assert 0.88 < (same <= neighbours.threshold).mean() < 0.99
+    assert (strange > neighbours.threshold).all()
 
 
 def test_the_distance_is_that_of_the_kth_neighbour(tmp_path: Path) -> None:
     """By hand, for one photo."""
-    found = out_of_distribution.fit(photos(), photos(), [str(i) for i in range(200)], 0.95)
+    neighbours = out_of_distribution.fit(photos(), photos(), [str(i) for i in range(200)], 0.95)
     (new,) = photos(1, seed=5)
 
     def point(x: np.ndarray) -> np.ndarray:
@@ -49,7 +51,7 @@ def test_the_distance_is_that_of_the_kth_neighbour(tmp_path: Path) -> None:
 
     distances = np.linalg.norm(point(photos()) - point(new), axis=1)
     expected = np.sort(distances)[out_of_distribution.K - 1]
-    (distance,) = graph_of(found, tmp_path / "g").run(["distance"], {"input": new[None]})
+    (distance,) = graph_of(neighbours, tmp_path / "g").run(["distance"], {"input": new[None]})
 
     assert abs(distance[0] - expected) < 1e-5
 

@@ -38,10 +38,10 @@ def network(arch: str) -> ModelProto:
 def run(model: ModelProto, folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     """Return what a network makes of pixels."""
     onnx_graph.save(model, folder / "network.onnx")
-    found: list[NDArray[np.float32]] = open_session(folder / "network.onnx").run(
+    outputs: list[NDArray[np.float32]] = open_session(folder / "network.onnx").run(
         OUTPUTS, {"pixels": pixels}
     )
-    return found
+    return outputs
 
 
 @pytest.mark.slow
@@ -55,12 +55,12 @@ def test_a_network_in_int8_says_nearly_the_same_in_a_third_of_the_bytes(
     expected = run(before, tmp_path, seen.pixels[32:])
     size = before.ByteSize()
     small = quantization.int8(before, Photos(seen.rows[:32], seen.pixels[:32], seen.targets[:32]))
-    found = run(small, tmp_path, seen.pixels[32:])
+    quantised = run(small, tmp_path, seen.pixels[32:])
 
     assert small.ByteSize() < size / 3
-    for own, served in zip(expected, found, strict=True):
-        assert served.shape == own.shape
-        assert np.linalg.norm(served - own) < 0.1 * np.linalg.norm(own)
+    for wanted, served in zip(expected, quantised, strict=True):
+        assert served.shape == wanted.shape
+        assert np.linalg.norm(served - wanted) < 0.1 * np.linalg.norm(wanted)
 
 
 class Start(nn.Module):
@@ -83,7 +83,7 @@ def test_pixels_go_into_the_first_convolution_as_they_are(tmp_path: Path) -> Non
     before = architectures.exported(Start(twice=False), size=SIZE, outputs=OUTPUTS)
     expected, _ = run(before, tmp_path, seen.pixels)
     small = quantization.int8(before, seen)
-    found, _ = run(small, tmp_path, seen.pixels)
+    quantised, _ = run(small, tmp_path, seen.pixels)
     graph = small.graph
     (convolution,) = [node for node in graph.node if node.op_type == "Conv"]
     (reading,) = [node for node in graph.node if convolution.input[0] in node.output]
@@ -91,7 +91,7 @@ def test_pixels_go_into_the_first_convolution_as_they_are(tmp_path: Path) -> Non
 
     assert reading.op_type == "DequantizeLinear"
     assert list(transpose.input) == ["pixels"]
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    np.testing.assert_allclose(quantised, expected, atol=0.02)
 
 
 def test_pixels_with_another_user_stay_as_they_are(tmp_path: Path) -> None:
@@ -100,11 +100,11 @@ def test_pixels_with_another_user_stay_as_they_are(tmp_path: Path) -> None:
     before = architectures.exported(Start(twice=True), size=SIZE, outputs=OUTPUTS)
     expected = run(before, tmp_path, seen.pixels)
     small = quantization.int8(before, seen)
-    found = run(small, tmp_path, seen.pixels)
+    quantised = run(small, tmp_path, seen.pixels)
 
     assert "Sub" in {node.op_type for node in small.graph.node}
-    np.testing.assert_allclose(found[0], expected[0], atol=0.02)
-    np.testing.assert_allclose(found[1], expected[1])
+    np.testing.assert_allclose(quantised[0], expected[0], atol=0.02)
+    np.testing.assert_allclose(quantised[1], expected[1])
 
 
 def test_a_network_too_large_for_one_file_is_quantised_alike(
@@ -143,7 +143,9 @@ def test_few_new_photos_hardly_change_the_sample() -> None:
 
     def chosen(n: int) -> set[str]:
         hashes = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]
-        rows = [Row(str(i), "a", "train", "", "", each, 1, 1, 1) for i, each in enumerate(hashes)]
+        rows = [
+            Row(str(i), "a", "train", "", "", digest, 1, 1, 1) for i, digest in enumerate(hashes)
+        ]
         some = Photos(rows, np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int64))
         return {row.path for row in quantization.sample(some).rows}
 

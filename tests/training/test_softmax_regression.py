@@ -52,10 +52,10 @@ def test_each_problem_has_the_solution_of_scikit_learn(classes: int) -> None:
         weights[:, -1] -= weights[:, -1].mean()  # a bias for all classes changes nothing
         expected, probabilities = oracle(x, y, shares[:, i] > 0, l2[i])
         least = objective(expected, x, y, shares[:, i], l2[i])
-        found = objective(weights, x, y, shares[:, i], l2[i])
+        reached = objective(weights, x, y, shares[:, i], l2[i])
         expected[:, -1] -= expected[:, -1].mean()
 
-        assert found == pytest.approx(least, rel=1e-5)
+        assert reached == pytest.approx(least, rel=1e-5)
         assert np.abs(weights - expected).max() < 5e-3 * np.abs(expected).max()
         assert np.exp(log_softmax(x @ weights.T, axis=1)) == pytest.approx(probabilities, abs=1e-3)
 
@@ -73,10 +73,10 @@ def test_a_row_that_is_held_out_has_no_say() -> None:
     """Whatever its features and label are."""
     x, y, shares, l2 = draw(2)
     x[0], y[0], shares[0] = 0, y[0, ::-1], 0
-    found = solve(x, y, shares / shares.sum(axis=0), l2, np.zeros((2, 31, 6)))
+    weights = solve(x, y, shares / shares.sum(axis=0), l2, np.zeros((2, 31, 6)))
     without = solve(x[1:], y[1:], (shares / shares.sum(axis=0))[1:], l2, np.zeros((2, 31, 6)))
 
-    assert log_softmax(x @ found[..., 0].T, axis=1) == pytest.approx(
+    assert log_softmax(x @ weights[..., 0].T, axis=1) == pytest.approx(
         log_softmax(x @ without[..., 0].T, axis=1), abs=1e-3
     )
 
@@ -85,7 +85,7 @@ def test_features_that_part_the_classes_do_not_lead_astray() -> None:
     """A flat loss far out: the weights stay finite, and every row is classified correctly."""
     x = np.append(np.linspace(-50, 50, 40)[:, None], np.ones((40, 1)), axis=1)
     y = np.eye(2)[(x[:, 0] > 0).astype(int)]
-    found = solve(x, y, np.full((40, 1), 1 / 40), np.array([1e-6]), np.zeros((2, 2, 1)))
+    weights = solve(x, y, np.full((40, 1), 1 / 40), np.array([1e-6]), np.zeros((2, 2, 1)))
 
-    assert np.isfinite(found).all()
-    assert ((x @ found[..., 0].T).argmax(axis=1) == y.argmax(axis=1)).all()
+    assert np.isfinite(weights).all()
+    assert ((x @ weights[..., 0].T).argmax(axis=1) == y.argmax(axis=1)).all()

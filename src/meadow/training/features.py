@@ -72,8 +72,10 @@ def _cached(key: Sequence[str], make: Callable[[Path], None], what: str) -> tupl
 
 
 def _export(p: Train, weights: Weights, size: int, file: Path) -> None:
-    # PyTorch comes and goes with a process of its own: 1 GB, and 0.7 s to end it. Not a fork: that
-    # would stand still where PyTorch's threads run already.
+    """Export in a process of its own, with which PyTorch ends: 1 GB, and 0.7 s to free it.
+
+    Not a fork: that would stand still where PyTorch's threads run already.
+    """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         pool.submit(_export_here, p, weights, size, file).result()
 

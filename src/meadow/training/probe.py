@@ -134,7 +134,10 @@ def _fit(coordinates: Floats, examples: Examples, tasks: Ints, l2: float | None)
         l2: None to choose it.
 
     """
-    problem = _Problem.of(coordinates, examples)
+    n, views, d = coordinates.shape
+    x = np.append(coordinates.reshape(n * views, d), np.ones((n * views, 1)), axis=1)
+    y = np.eye(examples.classes)[examples.targets.repeat(views)]
+    problem = _Problem(x, y, examples.targets, views)
     searches = _search(problem, tasks, L2_PATH if l2 is None else [l2])
     penalties = np.array([search.l2 for search in searches])
     start = np.stack([search.weights for search in searches], axis=2)
@@ -159,21 +162,10 @@ class _Problem:
     targets: Ints
     views: int
 
-    @classmethod
-    def of(cls, coordinates: Floats, examples: Examples) -> "_Problem":
-        n, views, d = coordinates.shape
-        x = np.append(coordinates.reshape(n * views, d), np.ones((n * views, 1)), axis=1)
-        y = np.eye(examples.classes)[examples.targets.repeat(views)]
-        return cls(x, y, examples.targets, views)
-
     def solve(self, learned: NDArray[np.bool_], penalties: Floats, start: Floats) -> Floats:
         """Fit one head for each row of `learned`, (fits, n): the examples that it learns from."""
         shares = learned.repeat(self.views, axis=1).T / (self.views * learned.sum(axis=1))
         return solve(self.x, self.y, shares, penalties, start)
-
-    def logits(self, weights: Floats) -> Floats:
-        """Return the logits of the examples' first view, (classes, n, fits)."""
-        return self.x[:: self.views] @ weights
 
 
 @dataclass
@@ -207,7 +199,7 @@ def _search(problem: _Problem, tasks: Ints, penalties: Sequence[float]) -> list[
         start = weights[..., going].reshape(classes, width, -1)
         fitted = problem.solve(rows, np.full(len(rows), penalty), start)
         weights[..., going] = fitted.reshape(classes, width, FOLDS, -1)
-        logits = problem.logits(fitted).reshape(classes, n, FOLDS, -1)
+        logits = (problem.x[:: problem.views] @ fitted).reshape(classes, n, FOLDS, -1)
         better = np.zeros(len(going), bool)
         for i, task in enumerate(going.tolist()):
             inside, search = tasks[task] != HELD, searches[task]
