@@ -41,8 +41,8 @@ def test_the_demo_reproduces_the_committed_data(demo: tuple[Path, str]) -> None:
     assert '"label": "dandelion"' in output
     assert (ROOT / "data/raw.dvc").read_text() == (clone / "data/raw.dvc").read_text()
     assert outs(ROOT / "dvc.lock", "prepare") == outs(clone / "dvc.lock", "prepare")
-    found = json.loads((clone / "metrics/evaluate.json").read_text())
-    assert found["accuracy"] >= 0.85  # 0.913 where it was committed; +- 0.035 is chance
+    figures = json.loads((clone / "metrics/evaluate.json").read_text())
+    assert figures["accuracy"] >= 0.9  # 0.978 where it was written; +- 0.016 is chance
 
 
 def test_its_outs_are_shared(demo: tuple[Path, str], tmp_path: Path) -> None:

@@ -59,13 +59,15 @@ def project(upstream: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     subprocess.run(["git", "clone", "-q", "-o", "upstream", upstream, folder], check=True)
     run = runner(folder)
-    own = {
+    project_files = {
         "data/raw.dvc": "outs: []\n",
         "data/overrides.csv": "path\nmine\n",
         "metrics/m.json": "2\n",
     }
-    own |= {"dvc.lock": "schema: '2.0'\n", "README.md": "My flowers\n"}
-    commit(run, folder, "mine", **own, **{"params.yaml": OLD_PARAMS.replace("0.002", "3e-3")})
+    project_files |= {"dvc.lock": "schema: '2.0'\n", "README.md": "My flowers\n"}
+    commit(
+        run, folder, "mine", **project_files, **{"params.yaml": OLD_PARAMS.replace("0.002", "3e-3")}
+    )
     return folder
 
 
@@ -98,17 +100,17 @@ def state(folder: Path) -> tuple[str, str, str]:
 
 def test_the_program_is_the_newer_one_and_the_project_stays(newer: Path, project: Path) -> None:
     """Values move with their keys, new ones get defaults, comments are the newer ones."""
-    said = runner(project)(*meadow("upgrade"))
+    output = runner(project)(*meadow("upgrade"))
 
     assert (project / "src/stage.py").read_text() == "1\n2\n4\n"
     assert (project / "params.yaml").read_text() == (
         NEW_PARAMS.replace("0.001", "3e-3").replace("20", "30")
     )
-    assert "params.yaml: train.lr is train.finetune.lr now." in said
-    assert "params.yaml: train.forgotten is gone; it was 1." in said
-    assert "params.yaml: train.seed is new: 0." in said
-    assert "Next: `make install`" in said
-    assert "To run again: train, and what follows. Next: `dvc repro`." in said
+    assert "params.yaml: train.lr is train.finetune.lr now." in output
+    assert "params.yaml: train.forgotten is gone; it was 1." in output
+    assert "params.yaml: train.seed is new: 0." in output
+    assert "Next: `make install`" in output
+    assert "To run again: train, and what follows. Next: `dvc repro`." in output
     kept = {
         "data/raw.dvc": "outs: []\n",
         "data/overrides.csv": "path\nmine\n",
@@ -206,10 +208,10 @@ def test_a_real_clone_of_an_older_version(tmp_path: Path) -> None:
     text = (folder / "params.yaml").read_text()
     commit(run, folder, "mine", **{"params.yaml": text.replace("lr: 0.002", "lr: 0.003")})
     lock = (folder / "dvc.lock").read_text()
-    said = run("python", "-m", "meadow.commands.upgrade", "origin", PYTHONPATH=str(ROOT / "src"))
+    output = run("python", "-m", "meadow.commands.upgrade", "origin", PYTHONPATH=str(ROOT / "src"))
 
-    assert "train.lr is train.finetune.lr now" in said
-    assert "To run again: prepare, train, evaluate" in said
+    assert "train.lr is train.finetune.lr now" in output
+    assert "To run again: prepare, train, evaluate" in output
     assert YAML(typ="safe").load(folder / "params.yaml")["train"]["finetune"]["lr"] == 0.003
     assert (folder / "dvc.lock").read_text() == lock
     run("python", "-c", "from meadow import params; params.load()")

@@ -222,11 +222,11 @@ esac
 
 def test_where_docker_runs_compose_brings_it_up_and_down(docker: Run, project: Path) -> None:
     """With port and keys from the environment, not from a file or the command line."""
-    said = docker("start")
+    arguments = docker("start")
     runner(project)("dvc", "push")
 
-    assert "compose --file deploy/compose.yaml up --detach --wait" in said
-    assert settings(project)["secret_access_key"] not in said
+    assert "compose --file deploy/compose.yaml up --detach --wait" in arguments
+    assert settings(project)["secret_access_key"] not in arguments
     assert "compose --file deploy/compose.yaml down" in docker("stop")
 
 

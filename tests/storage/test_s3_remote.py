@@ -154,8 +154,8 @@ def test_a_reader_can_pull_and_cannot_push(folder: Path, server: Server, tmp_pat
     push, share = attempt(folder, "dvc", "push"), attempt(folder, *meadow("share"))
     run("git", "reset", "-q", "--hard")
     for path in (folder / ".dvc/cache/files/md5").glob("??"):
-        for each in path.iterdir():
-            each.unlink()
+        for cached in path.iterdir():
+            cached.unlink()
     run("dvc", "pull", "--force")
     verify = attempt(folder, *meadow("verify"))
 

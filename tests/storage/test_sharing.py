@@ -58,11 +58,11 @@ def version(run: Run, project: Path, name: str, content: bytes | str) -> None:
 
 
 def test_what_is_shared_comes_back_and_nothing_runs(run: Run) -> None:
-    """Share, then verify; what Git lacks is said."""
-    said = run(*meadow("share"))
+    """Share, then verify; what Git lacks is named."""
+    output = run(*meadow("share"))
     verified = run(*meadow("verify"))
 
-    assert "Next: `git push`" in said
+    assert "Next: `git push`" in output
     assert "got all its 22 objects back" in verified  # 20 files, their list, the model
     assert "no stage ran, every hash is the committed one" in verified
 
@@ -151,12 +151,12 @@ def test_a_server_killed_during_a_push_and_started_again(
     pushing = begun(project, *meadow("share"))
     wait_for(lambda: any("files/md5" in key for key in server.objects()))
     server.kill()
-    said, _ = pushing.communicate(timeout=120)
+    output, _ = pushing.communicate(timeout=120)
     left = {path for path in server.data.rglob("xl.meta") if "files/md5" in str(path)}
     server.start()
 
-    assert pushing.returncode == 1, said
-    assert "nothing answers at" in said
+    assert pushing.returncode == 1, output
+    assert "nothing answers at" in output
     assert len(left) < 2 * 23
     run(*meadow("share"))
     assert "no stage ran" in run(*meadow("verify"))
@@ -364,7 +364,7 @@ def test_experiments_go_to_a_colleague_through_git_and_the_server(
     run("dvc", "exp", "run", "-n", "more", "-S", "n=4")
     best = (project / "model").read_bytes()
     run("git", "reset", "-q", "--hard")
-    said = run(*meadow("share"))
+    output = run(*meadow("share"))
 
     clone = colleague(tmp_path / "origin.git", tmp_path / "clone", project)
     there = runner(clone)
@@ -372,7 +372,7 @@ def test_experiments_go_to_a_colleague_through_git_and_the_server(
     there("dvc", "exp", "pull", "origin", "more")
     there("dvc", "exp", "apply", "more")
 
-    assert "git push" not in said
+    assert "git push" not in output
     assert (clone / "model").read_bytes() == best
     assert (clone / "params.yaml").read_text() == "n: 4\n"
     shown = json.loads(there("dvc", "exp", "show", "--json"))

@@ -31,9 +31,9 @@ def demo(folder: Path) -> None:
     dvc_git.dvc("repro")
     figures = json.loads(Path("metrics/evaluate.json").read_text("utf-8"))
     print(
-        f"\n{figures['accuracy']:.1%} of {figures['n_test']} test photos are classified correctly;"
-        f" of many more it would be {figures['accuracy_low']:.1%} to"
-        f" {figures['accuracy_high']:.1%} (95 % interval)."
+        f"\n{figures['accuracy']:.1%} of {figures['n_test']} test photos are classified correctly"
+        f" (95 % interval of the accuracy: {figures['accuracy_low']:.1%} to"
+        f" {figures['accuracy_high']:.1%})."
     )
     row = manifest.load().split("test")[0]
     photo = folder / row.path
