@@ -33,6 +33,7 @@ UNREACHED: dict[str, dict[str, str]] = {
         "meadow/pipeline/ports.py": SMALL,
         "meadow/reporting/dataset_report.py": "another page; a report takes a second",
         "meadow/reporting/metadata_leakage.py": "part of that page",
+        "meadow/reporting/photo_set.py": "likewise",
     },
     "package": {
         "meadow/pipeline/cache.py": EARLIER,

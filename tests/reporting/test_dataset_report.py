@@ -11,8 +11,8 @@ from meadow import params
 from meadow.curation.survey import survey, two_labels
 from meadow.errors import MeadowError
 from meadow.reporting import dataset_report, html
-from meadow.reporting.dataset_report import PhotoSet
 from meadow.reporting.html import Picture
+from meadow.reporting.photo_set import PhotoSet
 
 PAGE = Path("data-report.html")
 HOSTILE = '<img src=x onerror="alert(1)">&'

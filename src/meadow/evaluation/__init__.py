@@ -1,1 +1,1 @@
-"""Metrics, their intervals, the gate and doubtful labels; imports inference, params, pipeline."""
+"""Metrics, their intervals, the gate and doubtful labels; imports params, pipeline."""
