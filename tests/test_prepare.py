@@ -23,8 +23,8 @@ RAW = Path("data/raw")
 
 
 def figures() -> dict[str, object]:
-    found: dict[str, object] = json.loads(Path("metrics/prepare.json").read_text())
-    return found
+    metrics: dict[str, object] = json.loads(Path("metrics/prepare.json").read_text())
+    return metrics
 
 
 def left_out() -> dict[str, str]:

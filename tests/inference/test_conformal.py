@@ -13,8 +13,8 @@ def draw(n: int, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     logits = rng.normal(size=(n, classes))
     true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     targets = (true.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
-    said = np.exp(3 * logits)
-    return said / said.sum(axis=1, keepdims=True), targets
+    odds = np.exp(3 * logits)
+    return odds / odds.sum(axis=1, keepdims=True), targets
 
 
 class Said(ClassifierMixin, BaseEstimator):
@@ -56,16 +56,16 @@ def test_the_true_class_is_in_the_set_as_often_as_promised() -> None:
     What one calibration covers follows Beta(n + 1 - l, l), l = floor((n + 1) (1 - coverage)) (Vovk
     2012, arXiv 1209.2673).
     """
-    found = []
+    coverages = []
     for seed in range(200):
         probabilities, targets = draw(100, seed=seed)
         new, truth = draw(2000, seed=10_000 + seed)
         limit = conformal.threshold(probabilities, targets, 0.9)
-        found.append(conformal.prediction_set(new, limit)[np.arange(2000), truth].mean())
+        coverages.append(conformal.prediction_set(new, limit)[np.arange(2000), truth].mean())
     low, high = beta.ppf([0.05, 0.95], 91, 10)
 
-    assert np.mean(found) == pytest.approx(0.9, abs=0.01)
-    assert 0.82 < np.mean([low <= each <= high for each in found]) < 0.97
+    assert np.mean(coverages) == pytest.approx(0.9, abs=0.01)
+    assert 0.82 < np.mean([low <= share <= high for share in coverages]) < 0.97
 
 
 def test_too_few_photos_for_the_coverage_put_every_class_into_the_set() -> None:

@@ -73,13 +73,13 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_version(tmp_path: Path, ki
             raise ZeroDivisionError  # the next start fails: what was there must still be there
 
         assert content(path) in ("old", "new")
-        assert [found.name for found in tmp_path.iterdir()] == ["photos"]
+        assert [entry.name for entry in tmp_path.iterdir()] == ["photos"]
         atomic.remove(path)
         write(path, kind, "old")
 
     assert step >= (2 if kind == "file" else 9)
     assert content(path) == "new"
-    assert [found.name for found in tmp_path.iterdir()] == ["photos"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["photos"]
 
 
 def replace_by_a_folder(part: Path) -> None:

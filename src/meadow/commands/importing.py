@@ -5,6 +5,7 @@ the same names on every system; whether a file is a photo is for the prepare sta
 """
 
 import io
+import os
 import stat
 import sys
 import unicodedata
@@ -98,8 +99,8 @@ def check_apart(source: Path, target: Path) -> None:
 
     """
     real = source.resolve()
-    for taken in (path.resolve() for path in (target, *atomic.beside(target))):
-        if real.is_relative_to(taken) or taken.is_relative_to(real):
+    for written in (path.resolve() for path in (target, *atomic.beside(target))):
+        if real.is_relative_to(written) or written.is_relative_to(real):
             raise MeadowError(
                 f"{source} and {target}, which is to be written, overlap. Take the photos from a"
                 f" folder elsewhere; if they lie in {target} already, `dvc add {target}` tracks"
@@ -249,15 +250,9 @@ def _check_names(source: Path, entries: list[_Entry]) -> None:
 
 
 def _check_name(source: Path, entry: _Entry) -> None:
-    if entry.open and len(entry.parts) == 1:
-        raise MeadowError(
-            f"{source}: {entry.path!r} lies beside the class folders. Move it into the folder of"
-            " its class, or out of the set."
-        )
-    try:
-        lengths = [len(name.encode()) for name in entry.parts]
-    except UnicodeEncodeError:
-        raise MeadowError(f"{source}: the name {entry.path!r} is not UTF-8. Rename it.") from None
+    if entry.open:
+        discovery.check_name(source, entry.path)
+    lengths = [len(os.fsencode(name)) for name in entry.parts]
     if max(lengths) > MAX_NAME or sum(lengths) + len(lengths) > MAX_PATH:
         raise MeadowError(
             f"{source}: the name {entry.path[:80]!r}... is too long; {MAX_NAME} bytes are allowed"

@@ -37,19 +37,9 @@ def find(folder: Path) -> list[PhotoFile]:
         )
     files = []
     for path in walk(folder):
-        top, _, below = path.partition("/")
-        if not below:
-            if not looks_like_a_photo(path):
-                continue  # a README, a list of check sums
-            raise MeadowError(
-                f"{_printable(path)} lies beside the class folders of {folder}. Move it into the"
-                " folder of its class, or out of the set."
-            )
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            raise MeadowError(f"the name {_printable(path)} is not UTF-8. Rename it.") from None
-        files.append(PhotoFile(path, top))
+        if "/" in path or looks_like_a_photo(path):  # not a README, or a list of check sums
+            check_name(folder, path)
+            files.append(PhotoFile(path, path.partition("/")[0]))
     tops = {path.name for path in folder.iterdir() if path.is_dir() and not is_litter(path.name)}
     check_classes(folder, tops, {file.label for file in files})
     return files
@@ -77,6 +67,26 @@ def walk(folder: Path) -> list[str]:
 def looks_like_a_photo(name: str) -> bool:
     """Tell whether a file has the suffix of a photo, if perhaps of a format that is not read."""
     return Path(name).suffix.lower() in SUFFIXES + OTHER_SUFFIXES
+
+
+def check_name(source: Path, path: str) -> None:
+    """Check where a photo lies, and its name.
+
+    Raises:
+        MeadowError: it lies beside the class folders of the source, or its name is not UTF-8.
+
+    """
+    if "/" not in path:
+        raise MeadowError(
+            f"{source}: {_printable(path)} lies beside the class folders. Move it into the folder"
+            " of its class, or out of the set."
+        )
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise MeadowError(
+            f"{source}: the name {_printable(path)} is not UTF-8. Rename it."
+        ) from None
 
 
 def check_classes(source: Path, folders: Collection[str], classes: Collection[str]) -> None:

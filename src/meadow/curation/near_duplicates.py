@@ -121,8 +121,8 @@ def near_duplicates(fingerprints: NDArray[np.uint8], workers: int = 0) -> list[t
     flat, picture = energy < (FLAT * SCALE * SIDE) ** 2, energy >= (BLANK * SCALE * SIDE) ** 2
     pairs.append(index[flat][_flat_pairs(colour[flat])])
     pairs.append(index[picture][_picture_pairs(contrast[picture], colour[picture], workers)])
-    found = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
-    return [(i, j) for i, j in found.tolist()]
+    unique = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+    return [(i, j) for i, j in unique.tolist()]
 
 
 def duplicate_groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
@@ -236,7 +236,7 @@ def _picture_pairs(
             hit = score.max(axis=0) >= CANDIDATE * UNIT**2
             hits.append(hit.swapaxes(0, 1).reshape(len(block), -1))
         views = _coefficients(block, FINE, FINE_SIZE)
-        found = []
+        matches = []
         rows = zip(range(start, n), np.hstack(hits), views, _norm(views), strict=False)
         for i, hit, view, view_norm in rows:
             others = np.flatnonzero(hit) + low * TILE
@@ -245,12 +245,12 @@ def _picture_pairs(
                 j = others[k : k + GROUP]
                 same = whole[j] @ view.T >= SAME_PICTURE * np.outer(norm[j], view_norm)
                 j = j[same.any(axis=1) & (j != i)]
-                found.append(np.stack([np.full_like(j, i), j], axis=1))
-        return found
+                matches.append(np.stack([np.full_like(j, i), j], axis=1))
+        return matches
 
     with ThreadPoolExecutor(cores(workers)) as pool:
-        found = [pair for block in pool.map(compare, starts) for pair in block]
-    return np.concatenate([np.empty((0, 2), np.int64), *found])
+        matches = [pair for block in pool.map(compare, starts) for pair in block]
+    return np.concatenate([np.empty((0, 2), np.int64), *matches])
 
 
 def _flat_pairs(colour: NDArray[np.int16]) -> NDArray[np.int64]:
@@ -264,7 +264,7 @@ def _flat_pairs(colour: NDArray[np.int16]) -> NDArray[np.int64]:
     low = np.searchsorted(light, light - limit)
     high = np.searchsorted(light, light + limit, "right")
     alone = np.ones(len(light), bool)
-    found = [np.empty((0, 2), np.int64)]
+    matches = [np.empty((0, 2), np.int64)]
     for i in range(len(light)):
         if alone[i]:
             corner = colour[low[i] : high[i], 0]
@@ -272,5 +272,5 @@ def _flat_pairs(colour: NDArray[np.int16]) -> NDArray[np.int64]:
             j = j[np.abs(colour[j] - colour[i]).max(axis=1) <= SAME_FLAT]
             alone[j] = False
             j = j[j != i]
-            found.append(np.stack([np.full_like(j, i), j], axis=1))
-    return np.concatenate(found)
+            matches.append(np.stack([np.full_like(j, i), j], axis=1))
+    return np.concatenate(matches)

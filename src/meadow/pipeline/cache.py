@@ -36,8 +36,8 @@ def writing(path: Path) -> Iterator[Path]:
     for left in path.parent.glob(".part-*"):  # by a run that was killed
         if time.time() - left.stat().st_mtime > DAY:
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as own:
-        part = Path(own, path.name)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
+        part = Path(folder, path.name)
         yield part
         if not path.is_dir():
             try:

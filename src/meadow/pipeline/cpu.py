@@ -18,11 +18,11 @@ def cores(workers: int = 0) -> int:
 
 
 def _quotas(
-    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+    root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> list[int]:
     """Return the cores, rounded up, that this process's control group and those above it allow."""
     try:
-        group = own.read_text("utf-8").strip().rpartition("0::/")[2]
+        group = membership.read_text("utf-8").strip().rpartition("0::/")[2]
     except OSError:
         group = ""
     quotas = []
