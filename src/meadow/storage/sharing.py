@@ -113,7 +113,11 @@ def _lost(store: Remote, clone: Path) -> str:
     lost, wanted = [], dvc_objects.outs(clone)
     while wanted:
         path, name = wanted.pop()
-        if state := _state(store, name):
+        try:
+            state = _state(store, name)
+        except MeadowError as error:
+            raise MeadowError(f"{path}: {error}") from None
+        if state:
             lost.append(f"{path}: s3://{store.bucket}/{store.prefix}/{name} is {state}")
         elif name.endswith(".dir"):
             files = dvc_objects.members(b"".join(store.pieces(name)))
