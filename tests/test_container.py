@@ -78,7 +78,7 @@ def moved(text: str, root: Path) -> str:
 @pytest.mark.slow
 def test_the_environment_has_what_it_needs_and_no_more(image: Path) -> None:
     """No PyTorch, no DVC, no installer; its size is bounded."""
-    packages = {each.name.lower() for each in (image / "venv").glob("lib/*/site-packages/*")}
+    packages = {entry.name.lower() for entry in (image / "venv").glob("lib/*/site-packages/*")}
     size = sum(file.lstat().st_size for file in (image / "venv").rglob("*") if file.is_file())
 
     assert {"bentoml", "onnxruntime", "pil", "numpy"} <= packages
@@ -91,7 +91,7 @@ def test_the_environment_has_what_it_needs_and_no_more(image: Path) -> None:
 def test_it_serves_as_nobody_with_a_read_only_root(image: Path, tmp_path: Path) -> None:
     """The command, the environment, the user and the health check are those of the Dockerfile."""
     ours = shlex.split(moved(" ".join(steps("ENV")), image))
-    environment = dict(each.split("=", 1) for each in ours)
+    environment = dict(text.split("=", 1) for text in ours)
     environment["PATH"] = environment["PATH"].replace("$PATH", "/usr/bin:/bin")
     command = json.loads(moved(steps("CMD")[0], image))
     port = str(free_port())

@@ -165,7 +165,7 @@ def test_a_service_without_a_model_does_not_start(project: Path) -> None:
 
 
 def test_a_photo_of_any_size_that_prepare_takes_is_compared(
-    packaged: Path, in_built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """25 MB here; and no setting of the shell has a say in it."""
     with Path("reports/predictions.csv").open(encoding="utf-8", newline="") as file:

@@ -123,12 +123,12 @@ def test_a_batch_has_an_answer_or_an_error_for_each(client: httpx.Client) -> Non
     bodies = [GOOD, b"hello", encoded(photo(2)), GOOD[:300]]
     files = [("files", (f"{i}.jpg", body)) for i, body in enumerate(bodies)]
     answer = client.post("/predict/batch", files=files)
-    found = answer.json()["predictions"]
+    results = answer.json()["predictions"]
 
     assert answer.status_code == 200
-    assert found[0] == client.post("/predict", content=GOOD).json()
-    assert found[2] == client.post("/predict", content=bodies[2]).json()
-    assert [each.get("error", {}).get("code") for each in found] == [None, 415, None, 422]
+    assert results[0] == client.post("/predict", content=GOOD).json()
+    assert results[2] == client.post("/predict", content=bodies[2]).json()
+    assert [result.get("error", {}).get("code") for result in results] == [None, 415, None, 422]
 
 
 def test_a_batch_has_one_to_16_photos(client: httpx.Client) -> None:
@@ -175,7 +175,7 @@ def test_metrics_tell_what_was_answered(client: httpx.Client) -> None:
 
     client.post("/predict", content=b"hello")
     client.get("/no-such")
-    series()  # which is one of its own
+    series()  # which adds a series itself
     before = series()
     client.post("/predict", content=GOOD)
     client.post("/predict", content=b"hello")
@@ -188,6 +188,7 @@ def test_metrics_tell_what_was_answered(client: httpx.Client) -> None:
 
     assert after.keys() == before.keys()
     assert grown('meadow_requests_total{route="other",status="404"}') == 50
+    assert grown('meadow_requests_total{route="/predict",status="200"}') == 1
     assert grown('meadow_rejects_total{reason="format"}') == 1
     assert grown('meadow_phase_seconds_count{phase="network"}') == 1
     assert sum(grown(name) for name in after if "predictions_total" in name) == 1
@@ -211,6 +212,8 @@ def test_the_other_addresses_answer(client: httpx.Client) -> None:
     """Health for people and orchestrators, docs, OpenAPI, metrics."""
     for path in ("/health", "/docs", "/docs.json", "/livez", "/readyz", "/metrics"):
         assert client.get(path).status_code == 200, path
+        assert client.get(f"{path}/").status_code == 200, path
+        assert client.head(path).status_code == 200, path
     assert client.get("/health").json() == {"status": "ok"}
     for path in client.get("/docs.json").json()["paths"]:
         assert client.get(path).status_code in (200, 405), path

@@ -75,7 +75,7 @@ def test_each_file_gets_its_status(client: httpx.Client, door: str) -> None:
         return None if right else (name, status, answer.status_code)
 
     with ThreadPoolExecutor(4) as pool:
-        assert [each for each in pool.map(ask, files().items()) if each] == []
+        assert [wrong for wrong in pool.map(ask, files().items()) if wrong] == []
 
 
 @pytest.mark.parametrize("call", list(calls(Settings().max_body)), ids=lambda call: call.name[:40])
@@ -117,11 +117,12 @@ def test_two_thousand_mutated_photos_are_answered_or_refused(client: httpx.Clien
         fields = [("files", ("x", data)) for data in photos]
         answer = client.post("/predict/batch", files=fields)
         assert answer.status_code == 200, (first, answer.text)
-        got = [each.get("error", {"code": 200})["code"] for each in answer.json()["predictions"]]
+        results = answer.json()["predictions"]
+        got = [result.get("error", {"code": 200})["code"] for result in results]
         return [
-            (first + i, want, each)
-            for i, (want, each) in enumerate(zip(map(expected, photos), got, strict=True))
-            if want != each
+            (first + i, want, code)
+            for i, (want, code) in enumerate(zip(map(expected, photos), got, strict=True))
+            if want != code
         ]
 
     with ThreadPoolExecutor(2) as pool:
@@ -146,8 +147,8 @@ def connections(client: httpx.Client, count: int, sent: bytes) -> Iterator[list[
     address = (client.base_url.host, client.base_url.port)
     with ExitStack() as stack:
         opened = [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
-        for each in opened:
-            each.sendall(sent)
+        for connection in opened:
+            connection.sendall(sent)
         yield opened
 
 
@@ -222,15 +223,18 @@ def test_a_full_line_is_said_to_be(strict: httpx.Client) -> None:
 def test_sigterm_loses_no_accepted_request(packaged: Path) -> None:
     """All that were under way are answered, then the process ends by itself."""
     photo = encoded(Image.new("RGB", (4000, 4000)), "PNG")
-    with started(packaged / server.BENTO) as (client, process):
-        url = f"{client.base_url}/predict"
-        with ThreadPoolExecutor(12) as pool:
-            under_way = [pool.submit(httpx.post, url, content=photo, timeout=60) for _ in range(12)]
-            time.sleep(0.3)
-            assert not all(each.done() for each in under_way)
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(photo)}\r\n\r\n"
+    with started(packaged / server.BENTO, MEADOW_THREADS="1") as (client, process):
+        (worker,) = process.children()
+        with connections(client, 12, head.encode() + photo) as opened:
+            end = time.monotonic() + 30
+            while [one.status for one in worker.net_connections()].count("ESTABLISHED") < 12:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            client.get("/health")  # it came last: the others have been read
             process.send_signal(signal.SIGTERM)
-            assert [each.result().status_code for each in under_way] == [200] * 12
-        process.wait(10)
+            assert [connection.recv(12) for connection in opened] == [b"HTTP/1.1 200"] * 12
+        process.wait(30)
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{client.base_url}/readyz")
 
@@ -251,15 +255,12 @@ def test_a_killed_worker_is_replaced(packaged: Path) -> None:
         assert client.post("/predict", content=GOOD).status_code == 200
 
 
-def test_a_corrupt_model_never_becomes_ready(
-    packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_corrupt_model_never_becomes_ready(packaged: Path, tmp_path: Path) -> None:
     """One bit of it is enough; and it says why."""
     bento = shutil.copytree(packaged / server.BENTO, tmp_path / "bento")
     network = bento / "src/models/classifier/model.onnx"
     data = bytearray(network.read_bytes())
     data[-100] ^= 1
     network.write_bytes(data)
-    monkeypatch.setattr(server, "READY_WITHIN", 6)  # seconds; a good one needs 2
     with pytest.raises(MeadowError, match="is damaged: its SHA-256"), server.serving(bento):
         pass

@@ -58,6 +58,18 @@ def stub(answer: Callable[[int], tuple[int, dict[str, str], bytes]]) -> Iterator
         thread.join()
 
 
+def test_hidden_files_and_folders_are_left_alone(photos: Path) -> None:
+    """Such as Git's objects below a folder of photos."""
+    for name in (".git/objects/ab/cd", ".DS_Store", "sub/.cache/x.jpg", "sub/y.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(b"x")
+
+    assert list(predict._files(str(photos))) == [
+        *(str(photos / f"{number}.jpg") for number in range(5)),
+        str(photos / "sub/y.jpg"),
+    ]
+
+
 def test_an_overloaded_service_is_asked_again() -> None:
     """As it says: 429 and 503 with Retry-After."""
     busy = b'{"error": {"code": 429, "message": "busy"}}'

@@ -1,14 +1,14 @@
 import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import httpx
 import pytest
-from starlette.requests import Request
+from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 
+from meadow.serving import access, api
 from meadow.serving.middleware import HEADERS, Guard
 from meadow.serving.settings import Settings
 
@@ -24,11 +24,13 @@ async def failing(_: Request) -> Response:
 
 
 def guarded(**settings: Any) -> Guard:
-    service = SimpleNamespace(
-        routes={"/echo": {"POST": echo}, "/fails": {"GET": failing}, "/health": {"GET": echo}},
-        telemetry=MagicMock(),
-    )
-    return Guard(Settings(**settings), MagicMock(), lambda: service, frozenset({"/health"}))
+    limits = Settings(**settings)
+    checks = list(access.checks(limits).values())
+    app = FastAPI(exception_handlers=api.HANDLERS)
+    app.add_api_route("/echo", echo, methods=["POST"], dependencies=checks)
+    app.add_api_route("/fails", failing)
+    app.add_api_route("/health", echo)
+    return Guard(app, limits, MagicMock())
 
 
 def ask(guard: Guard, method: str, path: str, **request: Any) -> httpx.Response:
@@ -125,12 +127,13 @@ def test_bodies_together_are_bounded() -> None:
     assert guard.held == 1500
 
 
-def test_a_client_has_so_many_requests_a_minute() -> None:
-    """Then it is told how long to wait; health is never refused."""
-    guard = guarded(rate=3)
+@pytest.mark.parametrize(("key", "status"), [("", 200), ("the key", 401)])
+def test_a_client_has_so_many_requests_a_minute(key: str, status: int) -> None:
+    """Guesses of the key count too. Then it is told how long to wait; health is never refused."""
+    guard = guarded(rate=3, api_key=key)
     statuses = [ask(guard, "POST", "/echo").status_code for _ in range(4)]
     refused = ask(guard, "POST", "/echo")
 
-    assert statuses == [200, 200, 200, 429]
+    assert statuses == [status] * 3 + [429]
     assert 1 <= int(refused.headers["retry-after"]) <= 20
     assert ask(guard, "GET", "/health").status_code == 200

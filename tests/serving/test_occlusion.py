@@ -1,7 +1,5 @@
 """What an answer rests on, by networks whose answer is known to rest on the upper left quarter."""
 
-import asyncio
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +8,7 @@ from toys import colour_classifier, encoded, two_colours
 
 from meadow.inference.classifier import Classifier
 from meadow.pipeline.image import PhotoError, Preprocessing
-from meadow.serving import occlusion
-from meadow.serving.occlusion import CELLS, WAITING, Busy, Explainer, explain
+from meadow.serving.occlusion import CELLS, explain
 
 RED, GREEN, GREY = (200, 40, 30), (40, 200, 30), (120, 120, 120)
 PHOTO = encoded(two_colours(RED, GREY), "PNG")
@@ -26,31 +23,31 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 def test_the_heat_is_where_the_network_looks(classifier: Classifier) -> None:
     """And one cell beyond it, which shares squares with it."""
-    found = explain(classifier, PHOTO)
+    explanation = explain(classifier, PHOTO)
     half = CELLS // 2
 
-    assert found.heat.shape == (CELLS, CELLS)
-    assert found.heat.max() == 1
-    assert found.heat[:half, :half].min() > 0.2
-    assert np.allclose(found.heat[half + 1 :], 0, atol=0.01)
-    assert np.allclose(found.heat[:, half + 1 :], 0, atol=0.01)
+    assert explanation.heat.shape == (CELLS, CELLS)
+    assert explanation.heat.max() == 1
+    assert explanation.heat[:half, :half].min() > 0.2
+    assert np.allclose(explanation.heat[half + 1 :], 0, atol=0.01)
+    assert np.allclose(explanation.heat[:, half + 1 :], 0, atol=0.01)
 
 
 def test_the_class_explained_is_the_one_that_predict_names(classifier: Classifier) -> None:
     """With the same probabilities, and one of them lower when the photo is covered."""
-    found, answer = explain(classifier, PHOTO), classifier.predict(PHOTO)
+    explanation, answer = explain(classifier, PHOTO), classifier.predict(PHOTO)
 
-    assert np.array_equal(found.probabilities, answer.probabilities)
-    assert found.best == int(np.argmax(answer.probabilities))
-    assert found.least < found.probabilities[found.best]
+    assert np.array_equal(explanation.probabilities, answer.probabilities)
+    assert explanation.best == int(np.argmax(answer.probabilities))
+    assert explanation.least < explanation.probabilities[explanation.best]
 
 
 def test_where_nothing_speaks_for_the_class_nothing_is_hot(classifier: Classifier) -> None:
     """Such as a photo of one colour, covered with its mean colour; rounding is not blown up."""
-    found = explain(classifier, encoded(two_colours(RED, RED), "PNG"))
+    explanation = explain(classifier, encoded(two_colours(RED, RED), "PNG"))
 
-    assert found.heat.max() < 0.01
-    assert found.least == pytest.approx(found.probabilities[found.best], abs=1e-4)
+    assert explanation.heat.max() < 0.01
+    assert explanation.least == pytest.approx(explanation.probabilities[explanation.best], abs=1e-4)
 
 
 def test_the_area_is_the_part_that_the_network_sees(tmp_path: Path) -> None:
@@ -69,26 +66,3 @@ def test_a_bad_photo_is_refused_as_predict_refuses_it(classifier: Classifier) ->
         explain(classifier, PHOTO[: len(PHOTO) // 2])
     with pytest.raises(PhotoError, match="80 x 60: more than 4,799 pixels"):
         explain(classifier, PHOTO, 4799)
-
-
-def test_more_than_a_few_explanations_at_once_are_turned_away(
-    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They cost 50 answers each. Places of clients that hung up count until the work is done."""
-    held = threading.Event()
-    monkeypatch.setattr(occlusion, "explain", lambda *_: held.wait(5))
-
-    async def crowd() -> None:
-        explainer = Explainer(classifier)
-        first = [asyncio.create_task(explainer.explain(b"")) for _ in range(WAITING)]
-        await asyncio.sleep(0)
-        first[-2].cancel()
-        with pytest.raises(Busy):
-            await explainer.explain(b"")
-        held.set()
-        await asyncio.wait(first)
-        await asyncio.sleep(0.05)
-        assert explainer.waiting == 0
-        await explainer.explain(b"")
-
-    asyncio.run(crowd())

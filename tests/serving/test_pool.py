@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from toys import encoded, photo
 
 from meadow.inference.classifier import Answer, Classifier
 from meadow.pipeline.image import PhotoError, Preprocessing
-from meadow.serving.pool import Busy, Engine
+from meadow.serving.pool import Classified, Pool, classify
+from meadow.serving.refusals import Refused
 
 GOOD = encoded(photo(1))
 
@@ -37,20 +39,22 @@ def slow() -> Iterator[Slow]:
     classifier.may.set()
 
 
-def engine(classifier: object, queue: int = 3) -> Engine:
-    return Engine(classifier, threads=1, queue=queue, max_pixels=10**6)  # type: ignore[arg-type]
+def pool(classifier: Any, queue: int = 3) -> Pool[Classified]:
+    return Pool(
+        lambda photo, came: classify(classifier, photo, 10**6, came), threads=1, queue=queue
+    )
 
 
 def test_who_finds_the_line_full_is_told_at_once(slow: Slow) -> None:
     """Waiting for ever is what overload is made of; those in the line are answered."""
 
     async def check() -> None:
-        it = engine(slow)
-        accepted = [asyncio.ensure_future(it.classify(GOOD)) for _ in range(2 + 3)]
+        it = pool(slow)
+        accepted = [asyncio.ensure_future(it.run(GOOD)) for _ in range(2 + 3)]
         await asyncio.sleep(0.05)
-        with pytest.raises(Busy):
-            await asyncio.wait_for(it.classify(GOOD), 0.05)
-        with pytest.raises(Busy):
+        with pytest.raises(Refused):
+            await asyncio.wait_for(it.run(GOOD), 0.05)
+        with pytest.raises(Refused):
             it.admit()
         slow.may.set()
         await asyncio.gather(*accepted)
@@ -64,15 +68,15 @@ def test_work_of_a_client_that_went_away_is_not_done(slow: Slow) -> None:
     """Only what a thread has in hand already; and its place in the line is free again."""
 
     async def check() -> None:
-        it = engine(slow)
-        works = [asyncio.ensure_future(it.classify(GOOD)) for _ in range(5)]
+        it = pool(slow)
+        works = [asyncio.ensure_future(it.run(GOOD)) for _ in range(5)]
         await asyncio.sleep(0.05)
         for work in works:
             work.cancel()
         await asyncio.sleep(0.05)
         it.admit(3)
         slow.may.set()
-        await it.classify(GOOD)
+        await it.run(GOOD)
 
     asyncio.run(check())
     assert slow.done == 2
@@ -83,18 +87,18 @@ def test_a_bad_photo_spoils_no_other(slow: Slow) -> None:
     slow.may.set()
 
     async def check() -> list[object]:
-        it = engine(slow, 10)
+        it = pool(slow, 10)
         photos = [GOOD, GOOD[:200], GOOD, b"", encoded(photo(1).resize((2000, 1000)))]
-        return await asyncio.gather(*map(it.classify, photos), return_exceptions=True)
+        return await asyncio.gather(*map(it.run, photos), return_exceptions=True)
 
-    kinds = [getattr(each, "reason", "answer") for each in asyncio.run(check())]
+    kinds = [getattr(result, "reason", "answer") for result in asyncio.run(check())]
     assert kinds == ["answer", "damaged", "answer", "format", "too_large"]
 
 
 def test_the_failure_is_a_photo_error(slow: Slow) -> None:
     """It comes out of the pool as it is."""
     with pytest.raises(PhotoError):
-        asyncio.run(engine(slow).classify(b"hello"))
+        asyncio.run(pool(slow).run(b"hello"))
 
 
 @pytest.mark.parametrize(

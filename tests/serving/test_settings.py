@@ -11,15 +11,15 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_environment_sets_them() -> None:
     """Texts become what they stand for; other variables are none of theirs."""
-    found = Settings.read({
+    settings = Settings.read({
         "MEADOW_QUEUE": "7", "MEADOW_CORS": "https://a.example, https://b.example",
         "MEADOW_ACCESS_LOG": "false", "MEADOW_CACHE": "/elsewhere",
     })  # fmt: skip
 
-    assert found.queue == 7
-    assert found.cors == ("https://a.example", "https://b.example")
-    assert not found.access_log
-    assert found.max_body == Settings().max_body
+    assert settings.queue == 7
+    assert settings.cors == ("https://a.example", "https://b.example")
+    assert not settings.access_log
+    assert settings.max_body == Settings().max_body
 
 
 @pytest.mark.parametrize(

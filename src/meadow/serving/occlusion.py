@@ -6,11 +6,6 @@ blocks. 49 runs take 0.35 s with mobilenet_v2 on one core. A grid of 12 x 12 loo
 takes three times as long.
 """
 
-import asyncio
-import os
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +18,6 @@ from meadow.pipeline.image import MAX_PIXELS
 CELLS = 8  # along each side of what the network sees
 COVERED = 2  # cells along each side of the square that is covered: a 16th of the photo
 LITTLE = 0.1  # in log-odds: moves no probability by more than 0.025
-WAITING = 4  # explanations at most, with the one in work: the last begins within about a second
-YIELDING = 10  # niceness of their thread
 
 
 @dataclass(frozen=True)
@@ -107,44 +100,5 @@ def _per_cell(falls: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _log_odds(p: Probabilities) -> Probabilities:
     p = np.clip(p, 1e-6, 1 - 1e-6)  # float32: nearer to 0 and 1 is noise
-    found: Probabilities = np.log(p / (1 - p))
-    return found
-
-
-class Busy(Exception):  # noqa: N818  # it is an answer, not a fault
-    """Too many explanations are waiting."""
-
-
-class Explainer:
-    """Explains one photo at a time, on a thread that gives way to those that answer."""
-
-    def __init__(self, classifier: Classifier, max_pixels: int = MAX_PIXELS) -> None:
-        self.classifier = classifier
-        self.max_pixels = max_pixels
-        self.waiting = 0
-        self.pool = ThreadPoolExecutor(1, "explain", initializer=_give_way)
-
-    async def explain(self, photo: bytes) -> Explanation:
-        """Explain the answer to one photo; see `explain`.
-
-        Raises:
-            Busy: `WAITING` others are at it.
-            PhotoError: not a photo that Meadow takes.
-
-        """
-        if self.waiting >= WAITING:
-            raise Busy(f"{WAITING} explanations are under way already")
-        self.waiting += 1
-        loop = asyncio.get_running_loop()
-        work = self.pool.submit(explain, self.classifier, photo, self.max_pixels)
-        # counts the work, not the client: who hangs up leaves it running
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
-        return await asyncio.wrap_future(work)
-
-    def _done(self) -> None:
-        self.waiting -= 1
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # elsewhere niceness is the whole process's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), YIELDING)
+    log_odds: Probabilities = np.log(p / (1 - p))
+    return log_odds

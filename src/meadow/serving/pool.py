@@ -1,4 +1,4 @@
-"""The engine of the service: photos wait in line, a few threads decode and classify them.
+"""Threads that photos wait for in line: a few classify, one explains.
 
 A thread takes one photo from its bytes to the answer, so a bad photo spoils nobody else's, and the
 answer has the same bits as evaluate's. Photos are not batched: on a CPU a batch is no faster
@@ -6,22 +6,81 @@ answer has the same bits as evaluate's. Photos are not batched: on a CPU a batch
 """
 
 import asyncio
+import os
+import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Generic, TypeVar
 
 from meadow.inference.classifier import Answer, Classifier
-from meadow.pipeline.cpu import cores
+from meadow.serving.refusals import Refused
+
+YIELDING = 10  # niceness of a thread in the background
+T = TypeVar("T")
 
 
-class Busy(Exception):  # noqa: N818  # it is an answer, not a fault
-    """The line is full."""
+class Pool(Generic[T]):
+    """Works on photos, at most `threads` at once; `queue` more may wait.
+
+    Args:
+        work: makes a result of the bytes of a photo, on one of the threads; gets
+            `time.perf_counter()` at which the photo came, too.
+        threads: how many.
+        queue: how many photos may wait.
+        background: whether the threads give way to others.
+
+    """
+
+    def __init__(
+        self,
+        work: Callable[[bytes, float], T],
+        *,
+        threads: int,
+        queue: int,
+        background: bool = False,
+    ) -> None:
+        self.work = work
+        self.queue = queue
+        self.waiting = 0
+        self.executor = ThreadPoolExecutor(threads, initializer=_give_way if background else None)
+        # One more than there are threads: the next is there when a thread is done.
+        self.free = asyncio.Semaphore(threads + 1)
+
+    def admit(self, photos: int = 1) -> None:
+        """Make sure that so many photos may wait.
+
+        Raises:
+            Refused: they may not.
+
+        """
+        if self.waiting + photos > self.queue:
+            raise Refused("busy", f"{self.waiting} photos wait already")
+
+    async def run(self, photo: bytes) -> T:
+        """Return the work's result; when cancelled while the photo waits, nothing is done.
+
+        Raises:
+            Refused: too many wait.
+            Exception: what the work raises.
+
+        """
+        self.admit()
+        came = time.perf_counter()
+        self.waiting += 1
+        try:
+            await self.free.acquire()
+        finally:
+            self.waiting -= 1
+        running = asyncio.get_running_loop().run_in_executor(self.executor, self.work, photo, came)
+        running.add_done_callback(lambda _: self.free.release())
+        return await running
 
 
 @dataclass(frozen=True)
-class Work:
+class Classified:
     """What became of one photo.
 
     Attributes:
@@ -39,75 +98,30 @@ class Work:
     contrast: float
 
 
-class Engine:
-    """Answers photos, at most `threads` at once; `queue` more may wait."""
+def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float) -> Classified:
+    """Classify the bytes of one photo file that came at `time.perf_counter()`.
 
-    def __init__(
-        self, classifier: Classifier, *, threads: int, queue: int, max_pixels: int
-    ) -> None:
-        threads = cores(threads)
-        self.classifier = classifier
-        self.queue = queue
-        self.max_pixels = max_pixels
-        self.waiting = 0
-        self.pool = ThreadPoolExecutor(threads, "photo")
-        # One more than there are threads: the next is there when a thread is done.
-        self.free = asyncio.Semaphore(threads + 1)
+    Raises:
+        PhotoError: not a photo that Meadow takes.
+        ArithmeticError: the network's output is not finite.
 
-    def warm_up(self) -> None:
-        """Classify a blank picture in each thread; the first runs of a session are slow.
+    """
+    taken = time.perf_counter()
+    pixels = classifier.preprocessing(photo, max_pixels)
+    decoded = time.perf_counter()
+    answer = classifier.answer(pixels)
+    done = time.perf_counter()
+    seen = pixels[::8, ::8]  # enough for a mean
+    return Classified(
+        answer=answer,
+        queue=taken - came,
+        decode=decoded - taken,
+        network=done - decoded,
+        brightness=round(float(seen.mean()), 1),
+        contrast=round(float(seen.std()), 1),
+    )
 
-        Raises:
-            ArithmeticError: the network's output is not finite.
 
-        """
-        size = self.classifier.preprocessing.size
-        blank = np.zeros((size, size, 3), np.uint8)
-        for _ in range(2):
-            self.classifier.answer(blank)
-
-    def admit(self, photos: int = 1) -> None:
-        """Make sure that so many photos may wait.
-
-        Raises:
-            Busy: they may not.
-
-        """
-        if self.waiting + photos > self.queue:
-            raise Busy(f"{self.waiting} photos wait already")
-
-    async def classify(self, photo: bytes) -> Work:
-        """Classify the bytes of one photo file; when cancelled while it waits, nothing is done.
-
-        Raises:
-            Busy: too many wait.
-            PhotoError: not a photo that Meadow takes.
-            ArithmeticError: the network's output is not finite.
-
-        """
-        self.admit()
-        began = time.perf_counter()
-        self.waiting += 1
-        try:
-            await self.free.acquire()
-        finally:
-            self.waiting -= 1
-        running = asyncio.get_running_loop().run_in_executor(self.pool, self._work, photo, began)
-        running.add_done_callback(lambda _: self.free.release())
-        return await running
-
-    def _work(self, photo: bytes, began: float) -> Work:
-        taken = time.perf_counter()
-        pixels = self.classifier.preprocessing(photo, self.max_pixels)
-        decoded = time.perf_counter()
-        answer = self.classifier.answer(pixels)
-        done = time.perf_counter()
-        seen = pixels[::8, ::8]  # enough for a mean
-        return Work(
-            answer=answer,
-            queue=taken - began,
-            decode=decoded - taken,
-            network=done - decoded,
-            brightness=round(float(seen.mean()), 1),
-            contrast=round(float(seen.std()), 1),
-        )
+def _give_way() -> None:
+    if sys.platform == "linux":  # elsewhere niceness is the whole process's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), YIELDING)

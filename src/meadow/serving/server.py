@@ -71,7 +71,8 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
             with urllib.request.urlopen(url, timeout=1):  # noqa: S310
                 return
         except OSError:
-            if server.poll() is not None:
+            # BentoML starts a worker that failed again and again
+            if server.poll() is not None or b"startup failed" in log.read_bytes():
                 break
             time.sleep(0.05)
     tail = log.read_text("utf-8", "replace")[-2000:]

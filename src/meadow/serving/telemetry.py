@@ -15,8 +15,8 @@ from logging.handlers import QueueListener, RotatingFileHandler
 from queue import SimpleQueue
 from typing import Any, TextIO, cast
 
-from meadow.serving.pool import Work
-from meadow.serving.refusals import STATUS
+from meadow.serving.pool import Classified
+from meadow.serving.refusals import REASONS
 from meadow.serving.settings import Settings
 
 KEPT = 5  # files of events
@@ -48,7 +48,7 @@ class Telemetry:
             "meadow_photos_per_request", "Photos of a request", buckets=(1, 2, 4, 8, 16)
         )
         rejects = Counter("meadow_rejects", "Refused requests and photos", ["reason"])
-        self.rejects = {reason: rejects.labels(reason) for reason in STATUS}
+        self.rejects = {reason: rejects.labels(reason) for reason in REASONS}
         predicted = Counter("meadow_predictions", "Answers by class", ["label"])
         self.predicted = [predicted.labels(name) for name in classes]
         self.confidence = Histogram("meadow_confidence", "Of the answers", buckets=SHARES)
@@ -83,14 +83,13 @@ class Telemetry:
                 }
             )
 
-    def prediction(self, work: Work, best: int, request_id: str, size: int) -> None:
+    def prediction(self, classified: Classified, request_id: str, size: int) -> None:
         """Record one answer to a photo of so many bytes."""
         for name, phase in self.phases.items():
-            phase.observe(getattr(work, name))
-        answer = work.answer
-        confidence = float(answer.probabilities[best])
-        self.predicted[best].inc()
-        self.confidence.observe(confidence)
+            phase.observe(getattr(classified, name))
+        answer = classified.answer
+        self.predicted[answer.best].inc()
+        self.confidence.observe(float(answer.probabilities[answer.best]))
         if not answer.in_distribution:
             self.unlike.inc()
         if self.events:
@@ -98,16 +97,26 @@ class Telemetry:
                 {
                     "request_id": request_id,
                     "model": self.version[:12],
-                    "label": self.classes[best],
+                    "label": self.classes[answer.best],
                     "probabilities": [round(float(p), 6) for p in answer.probabilities],
                     "set_size": int(answer.prediction_set.sum()),
                     "distance": round(answer.distance, 6),
                     "in_distribution": answer.in_distribution,
-                    "brightness": work.brightness,
-                    "contrast": work.contrast,
+                    "brightness": classified.brightness,
+                    "contrast": classified.contrast,
                     "bytes": size,
                 }
             )
+
+
+def exposition() -> tuple[bytes, str]:
+    """Return the metrics of all workers as Prometheus reads them, and their content type."""
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
 class Lines:

@@ -66,7 +66,7 @@ async def _files(request: Request, field: str, most: int, seconds: float) -> lis
         raise _slow(seconds) from None
     except (MultiPartException, HTTPException, KeyError, ValueError) as error:
         raise Refused("malformed", f"malformed multipart body: {_words(error)}") from None
-    files = [each for each in form.getlist(field) if isinstance(each, UploadFile)]
+    files = [value for value in form.getlist(field) if isinstance(value, UploadFile)]
     if not files:
         fields = ", ".join(sorted(form)) or "none"
         message = f"no photo in the multipart field '{field}'; fields: {fields[:200]}"

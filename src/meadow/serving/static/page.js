@@ -106,7 +106,7 @@ const MEANING = {
   401: ["This service asks for a key", "Give it above."],
   408: ["Sending the photo took too long", "The connection may be slow."],
   413: ["This photo is too large", ""],
-  415: ["Not a photo that this service takes", "JPEG, PNG and WebP files are."],
+  415: ["Not a photo that this service takes", ""],
   422: ["This photo cannot be read", ""],
   429: ["The service is busy", "Others are asking it too."],
   503: ["The service is busy", "Others are asking it too."],
@@ -422,6 +422,8 @@ async function about() {
   if (!response.ok) return;
   const { classes, input, metrics, version } = await response.json();
   limits = input;
+  $("choose").accept = input.media_types.join();
+  $("formats").textContent = `${list(input.formats)}.`;
   if (classes.length <= 4) {
     const question = `${list(classes)}?`;
     $("question").textContent = question[0].toUpperCase() + question.slice(1);

@@ -1,0 +1,289 @@
+"""The routes of the service, as a FastAPI application; its OpenAPI document and /docs follow.
+
+To add an endpoint, write its function here and the model of its answer in schema.py.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from meadow.inference.classifier import Classifier
+from meadow.pipeline.cpu import cores
+from meadow.pipeline.image import MEDIA_TYPES, MIN_SIDE, NAMES, PhotoError
+from meadow.serving import access, occlusion, schema, telemetry, upload
+from meadow.serving.pages import PAGES, page
+from meadow.serving.pool import Classified, Pool, classify
+from meadow.serving.refusals import Error, Refused
+from meadow.serving.settings import Settings
+from meadow.serving.telemetry import Telemetry
+
+NAME = "photo_classifier"
+PACKAGES = ("bentoml", "numpy", "onnxruntime", "pillow")
+BODY = ("malformed", "slow", "too_large", "busy", "memory", "timeout")
+PHOTO = ("format", "damaged", "too_small")
+TopK = Annotated[
+    int | None,
+    Query(ge=1, le=10**6, description="so many probabilities, the highest first; else all"),
+]
+T = TypeVar("T")
+
+
+class Answering:
+    """What the routes answer with; they find it as `request.app.state.answering`."""
+
+    def __init__(self, classifier: Classifier, settings: Settings, telemetry: Telemetry) -> None:
+        self.classifier = classifier
+        self.settings = settings
+        self.telemetry = telemetry
+        self.classify = Pool(
+            lambda photo, came: classify(classifier, photo, settings.max_pixels, came),
+            threads=cores(settings.threads),
+            queue=settings.queue,
+        )
+        self.explain = Pool(
+            lambda photo, _: occlusion.explain(classifier, photo, settings.max_pixels),
+            threads=1,
+            queue=2,  # the last begins within about a second
+            background=True,
+        )
+        self.model = schema.Model(name=NAME, version=classifier.version[:12])
+        self.described = _describe(classifier, settings)
+
+    def prediction(
+        self, request: Request, photo: bytes, classified: Classified, top_k: int | None
+    ) -> schema.Prediction:
+        """Count and return what is sent of an answer."""
+        answer = classified.answer
+        self.telemetry.prediction(classified, request.state.id, len(photo))
+        return schema.Prediction(**answer.to_dict(self.classifier.classes, top_k), model=self.model)
+
+
+protected = APIRouter(tags=["photos"])
+public = APIRouter(tags=["operations"])  # needs no key
+
+
+@protected.post(
+    "/predict",
+    responses=schema.answers("parameter", *BODY, *PHOTO),
+    openapi_extra=schema.body(schema.PhotoForm, raw=True),
+)
+async def predict(request: Request, top_k: TopK = None) -> schema.Prediction:
+    """Classify one photo: the multipart field `file`, or the whole body."""
+    answering: Answering = request.app.state.answering
+    photo = await upload.one(request, answering.settings.timeout)
+    answering.telemetry.batch.observe(1)
+    classified = await _while_connected(request, answering.classify.run(photo))
+    return answering.prediction(request, photo, classified, top_k)
+
+
+@protected.post(
+    "/predict/batch",
+    responses=schema.answers("parameter", *BODY),
+    openapi_extra=schema.body(schema.PhotosForm),
+)
+async def predict_batch(request: Request, top_k: TopK = None) -> schema.Batch:
+    """Classify several photos, the fields `files`; a bad one gets an error in its place."""
+    answering: Answering = request.app.state.answering
+    photos = await upload.several(request, answering.settings.timeout)
+    answering.telemetry.batch.observe(len(photos))
+    answering.classify.admit(len(photos))
+    works = map(answering.classify.run, photos)
+    results = await _while_connected(request, asyncio.gather(*works, return_exceptions=True))
+    answers: list[schema.Prediction | Error] = []
+    for photo, result in zip(photos, results, strict=True):
+        if isinstance(result, Classified):
+            answers.append(answering.prediction(request, photo, result, top_k))
+        elif isinstance(result, Refused | PhotoError):
+            answering.telemetry.rejects[result.reason].inc()
+            answers.append(_refusal(result).body(request.state.id))
+        else:
+            raise result
+    return schema.Batch(predictions=answers)
+
+
+@protected.post(
+    "/explain",
+    responses=schema.answers(*BODY, *PHOTO),
+    openapi_extra=schema.body(schema.PhotoForm, raw=True),
+)
+async def explain(request: Request) -> schema.Explained:
+    """Show what the answer to one photo rests on, by covering one part of it after the other.
+
+    That is fifty times the work of an answer: one is computed at a time, and a few may wait.
+    """
+    answering: Answering = request.app.state.answering
+    photo = await upload.one(request, answering.settings.timeout)
+    explanation = await _while_connected(request, answering.explain.run(photo))
+    return schema.Explained(
+        label=answering.classifier.classes[explanation.best],
+        confidence=float(explanation.probabilities[explanation.best]),
+        least_confidence=explanation.least,
+        heat=explanation.heat.round(3).tolist(),
+        area=explanation.area,
+        model=answering.model,
+    )
+
+
+@protected.get("/model", responses=schema.answers())
+async def model(request: Request) -> schema.Described:
+    """Describe the model that answers: classes, limits of a photo, figures on the test photos."""
+    answering: Answering = request.app.state.answering
+    return answering.described
+
+
+@protected.get(
+    "/metrics", tags=["operations"], response_class=PlainTextResponse, responses=schema.answers()
+)
+def metrics() -> PlainTextResponse:
+    """Return the metrics of all workers, for Prometheus."""
+    text, kind = telemetry.exposition()
+    return PlainTextResponse(text, media_type=kind)
+
+
+@public.get("/health", responses=schema.answers(), operation_id="health")
+@public.get("/livez", responses=schema.answers(), operation_id="livez")
+@public.get("/readyz", responses=schema.answers(), operation_id="readyz")
+async def health() -> schema.Health:
+    """Answer: the model is checked and warm, or nothing would listen yet."""
+    return schema.Health()
+
+
+for path, file in PAGES.items():
+    public.add_api_route(path, page(file), include_in_schema=False)
+
+
+def _refusal(error: Refused | PhotoError) -> Refused:
+    return error if isinstance(error, Refused) else Refused(error.reason, str(error))
+
+
+async def _refused(request: Request, error: Refused | PhotoError) -> Response:
+    request.state.log["reason"] = error.reason
+    return _refusal(error).response(request.state.id)
+
+
+async def _no_route(request: Request, error: HTTPException) -> Response:
+    path = request.url.path[:100]
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        refused = Refused("method", f"{path} takes {allowed}", error.headers)
+    else:
+        refused = Refused("not_found", f"there is nothing at {path}; see /docs")
+    return await _refused(request, refused)
+
+
+async def _bad_parameter(request: Request, invalid: RequestValidationError) -> Response:
+    first = invalid.errors()[0]
+    given = f"{first['loc'][-1]}={str(first.get('input'))[:20]!r}"
+    return await _refused(request, Refused("parameter", f"{given}: {first['msg']}"))
+
+
+async def _gone(request: Request, _: ClientDisconnect) -> Response:
+    return await _refused(request, Refused("gone", "the client went away"))
+
+
+async def _fault(request: Request, _: Exception) -> Response:
+    return await _refused(request, Refused("fault", "a fault of the service"))
+
+
+HANDLERS: dict[Any, Any] = {
+    Refused: _refused,
+    PhotoError: _refused,
+    HTTPException: _no_route,
+    RequestValidationError: _bad_parameter,
+    ClientDisconnect: _gone,
+    Exception: _fault,
+}
+
+
+def create(classifier: Classifier, settings: Settings, telemetry: Telemetry) -> FastAPI:
+    """Return the application, warm.
+
+    Raises:
+        ArithmeticError: the network's output is not finite.
+
+    """
+    answering = Answering(classifier, settings, telemetry)
+    app = FastAPI(
+        title="Photo classifier",
+        version=answering.model.version,
+        description="Labels photos with calibrated probabilities. Built by Meadow.",
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
+        openapi_url="/docs.json",
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is in PAGES
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is telemetry.py
+        generate_unique_id_function=lambda route: route.name,
+        exception_handlers=HANDLERS,
+    )
+    app.state.answering = answering
+    checks = access.checks(settings)
+    app.include_router(  # first, as routes are tried in order
+        protected, dependencies=list(checks.values()), responses=schema.answers(*checks)
+    )
+    app.include_router(public)
+    size = classifier.preprocessing.size
+    for _ in range(2):  # the first runs of a session are slow
+        classifier.answer(np.zeros((size, size, 3), np.uint8))
+    return app
+
+
+def _describe(classifier: Classifier, settings: Settings) -> schema.Described:
+    kept = ("classes", "preprocessing", "sha256")
+    metrics = (
+        settings.model.resolve().parent.parent / "metrics/evaluate.json"
+    )  # the model's project
+    try:
+        figures = json.loads(metrics.read_text("utf-8"))
+    except FileNotFoundError:
+        figures = None
+    return schema.Described(
+        name=NAME,
+        version=classifier.version[:12],
+        sha256=classifier.version,
+        classes=list(classifier.classes),
+        input=schema.Input(
+            formats=list(NAMES),
+            media_types=list(MEDIA_TYPES),
+            max_bytes=settings.max_body,
+            max_pixels=settings.max_pixels,
+            min_side=MIN_SIDE,
+            size=classifier.preprocessing.size,
+            resize=classifier.preprocessing.resize,
+        ),
+        about={key: value for key, value in classifier.about.items() if key not in kept},
+        metrics=figures,
+        versions={name: version(name) for name in PACKAGES},
+    )
+
+
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Await the work, and drop it when its client goes away or time is up."""
+    seconds = request.app.state.answering.settings.timeout
+    gone = asyncio.ensure_future(request.receive())  # the body is read: only the end can come
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            gone.add_done_callback(partial(_hung_up, limit))
+            return await work
+    except TimeoutError:
+        if gone.done():
+            raise ClientDisconnect from None
+        raise Refused("timeout", f"no answer within {seconds:g} s") from None
+    finally:
+        gone.cancel()
+
+
+def _hung_up(limit: asyncio.Timeout, gone: asyncio.Future[Any]) -> None:
+    if not gone.cancelled():
+        with suppress(RuntimeError):  # the work has just ended
+            limit.reschedule(0)
