@@ -40,13 +40,13 @@ def evaluate() -> None:
     rows = ready.split("test")
     targets = ready.targets(rows)
 
-    def answer(row: Row) -> Answer:
+    def classify(row: Row) -> Answer:
         return model.predict(manifest.read_photo(photos / row.path, row.sha256))
 
-    answers = list(parallel.ordered(answer, rows, workers=workers, title="evaluate"))
-    probabilities = np.stack([each.probabilities for each in answers])
-    sets = np.stack([each.prediction_set for each in answers])
-    near = np.array([each.in_distribution for each in answers])
+    answers = list(parallel.ordered(classify, rows, workers=workers, title="evaluate"))
+    probabilities = np.stack([answer.probabilities for answer in answers])
+    sets = np.stack([answer.prediction_set for answer in answers])
+    near = np.array([answer.in_distribution for answer in answers])
     figures = {**metrics.summary(probabilities, targets), "n_test": len(rows)}
     figures |= {**metrics.set_figures(sets, targets), "in_distribution": float(near.mean())}
     others, out_of_fold = cross_validated(model, ready, p.folds, workers)
@@ -62,7 +62,7 @@ def evaluate() -> None:
         model.classes,
         probabilities=probabilities,
         sets=sets,
-        distance=np.array([each.distance for each in answers]),
+        distance=np.array([answer.distance for answer in answers]),
         in_distribution=near,
     )
     label_issues.write(others, out_of_fold, model.classes)

@@ -33,7 +33,9 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("p", "passes"), [(0.9, True), (0.79, True), (0.6, False)])
 @pytest.mark.usefixtures("released")
-def test_a_model_that_is_surely_worse_than_the_released_one_fails(p: float, passes: bool) -> None:
+def test_a_model_that_is_significantly_worse_than_the_released_one_fails(
+    p: float, passes: bool
+) -> None:
     """On the same photos, by a paired bootstrap; a chance difference is none."""
     verdict = gate.verdict(FIGURES, rows(), answers(p), TARGETS, LIMITS)
 

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import sklearn.metrics as reference
+from scipy.stats import binomtest
+from sklearn.calibration import calibration_curve
 
 from meadow.evaluation import metrics
 
@@ -20,8 +22,11 @@ PROBABILITIES = RAW / RAW.sum(axis=1, keepdims=True)
     ],
 )
 def test_wilson_interval(hits: int, n: int, low: float, high: float) -> None:
-    """Known values; 80 of 80 is no proof of more than 95.4 %."""
+    """Known values, and SciPy's; 80 of 80 is no proof of more than 95.4 %."""
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+
     assert metrics.wilson(hits, n) == pytest.approx((low, high), abs=5e-4)
+    assert metrics.wilson(hits, n) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
 def test_scikit_learn_agrees() -> None:
@@ -37,6 +42,42 @@ def test_scikit_learn_agrees() -> None:
     assert metrics.auroc(PROBABILITIES.ravel(), truth.ravel() > 0) == pytest.approx(
         reference.roc_auc_score(truth.ravel(), PROBABILITIES.ravel())
     )
+
+
+def test_scikit_learn_agrees_on_each_class() -> None:
+    """Recall, precision and their means; the accuracy of the five likeliest classes."""
+    random = np.random.default_rng(1)
+    targets = random.integers(0, 7, 300)
+    raw = random.random((300, 7)) + 0.5 * np.eye(7)[targets]
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    precision, recall, _, photos = reference.precision_recall_fscore_support(
+        targets, probabilities.argmax(axis=1)
+    )
+    table, figures = (
+        metrics.per_class(probabilities, targets),
+        metrics.summary(probabilities, targets),
+    )
+
+    assert [line["precision"] for line in table] == pytest.approx(precision)
+    assert [line["recall"] for line in table] == pytest.approx(recall)
+    assert [line["photos"] for line in table] == photos.tolist()
+    assert figures["macro_recall"] == pytest.approx(recall.mean())
+    assert figures["worst_recall"] == pytest.approx(recall.min())
+    assert figures["top_5_accuracy"] == pytest.approx(
+        reference.top_k_accuracy_score(targets, probabilities, k=5)
+    )
+
+
+def test_scikit_learn_agrees_on_the_bins_of_reliability() -> None:
+    """Bins of equally many photos: mean confidence against the share that is correct."""
+    correct = PROBABILITIES.argmax(axis=1) == TARGETS
+    accuracy, confidence = calibration_curve(
+        correct, PROBABILITIES.max(axis=1), n_bins=5, strategy="quantile"
+    )
+    bins = metrics.reliability(PROBABILITIES, TARGETS)
+
+    assert [line["accuracy"] for line in bins] == pytest.approx(accuracy)
+    assert [line["confidence"] for line in bins] == pytest.approx(confidence)
 
 
 def test_ties_in_a_score_move_together() -> None:

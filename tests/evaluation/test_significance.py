@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from meadow.evaluation.predictions import Prediction
 from meadow.evaluation.significance import Comparison, bootstrap, mcnemar, paired_interval
@@ -51,8 +52,11 @@ def test_no_common_photo_says_nothing() -> None:
     [(0, 0, 1), (1, 1, 1), (5, 0, 0.0625), (6, 0, 0.03125), (2, 8, 112 / 1024)],
 )
 def test_mcnemar_is_the_two_sided_sign_test(mended: int, broken: int, p: float) -> None:
-    """Sums of binomial coefficients, by hand."""
+    """Sums of binomial coefficients, by hand; and SciPy's binomial test."""
     assert mcnemar(mended, broken) == pytest.approx(p)
+    if mended + broken:
+        oracle = binomtest(mended, mended + broken).pvalue
+        assert mcnemar(mended, broken) == pytest.approx(oracle)
 
 
 def test_six_mended_and_none_broken_are_the_least_that_is_sure() -> None:

@@ -69,7 +69,7 @@ def against_released(
         old: log-loss of the released model by SHA-256 of the photo.
 
     Returns:
-        Whether it is not certainly worse: the 95 % interval of the mean difference (paired
+        Whether it is not significantly worse: the 95 % interval of the mean difference (paired
         bootstrap over groups of near-duplicates) does not lie above 0. And that in words.
 
     """
@@ -84,7 +84,8 @@ def against_released(
     mean, low, high = (round(x, 3) for x in (float(difference.mean()), low, high))
     return low <= 0, (
         f"against the released model, on {len(both)} photos that both were tested on, the log-loss"
-        f" differs by {mean:+z.3f} ({low:+z.3f} to {high:+z.3f}); it must not be surely higher"
+        f" differs by {mean:+z.3f} ({low:+z.3f} to {high:+z.3f}); it must not be significantly"
+        " higher"
     )
 
 

@@ -111,7 +111,7 @@ def words(against: Against) -> list[str]:
     points, low, high = (_signed(100 * value, 1) for value in c.accuracy)
     p = f"p = {c.p_value:.2g}" if c.p_value >= 0.001 else "p < 0.001"
     more = "higher" if c.accuracy[0] > 0 else "lower"
-    verdict = f"surely {more}" if c.differs else chance
+    verdict = f"significantly {more}" if c.differs else chance
     if not c.differs and (c.accuracy[1] > 0 or c.accuracy[2] < 0):
         verdict = f"probably {more}, but so few changes do not prove it"
     said.append(
@@ -122,9 +122,9 @@ def words(against: Against) -> list[str]:
     loss, low, high = (_signed(value, 3) for value in c.log_loss)
     verdict = chance
     if c.log_loss[1] > 0:
-        verdict = "surely higher, which is worse"
+        verdict = "significantly higher, which is worse"
     elif c.log_loss[2] < 0:
-        verdict = "surely lower, which is better"
+        verdict = "significantly lower, which is better"
     said.append(f"Log-loss {loss} ({low} to {high}), paired bootstrap: {verdict}.")
     return said
 

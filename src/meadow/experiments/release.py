@@ -26,9 +26,10 @@ def release() -> None:
         failed = "; ".join(why for why in verdict["why"] if why.startswith("failed"))
         raise MeadowError(f"the gate did not pass: {failed}. See {gate.VERDICT}.")
     tested = predictions.load(predictions.TEST)
-    losses = metrics.clipped_log_loss(np.array([each.p_label for each in tested])).round(6)
+    losses = metrics.clipped_log_loss(np.array([answer.p_label for answer in tested])).round(6)
     records = (
-        {"sha256": each.sha256, "log_loss": loss} for each, loss in zip(tested, losses, strict=True)
+        {"sha256": answer.sha256, "log_loss": loss}
+        for answer, loss in zip(tested, losses, strict=True)
     )
     manifest.write_csv(gate.RELEASED, ["sha256", "log_loss"], records)
     print(

@@ -31,8 +31,8 @@ def page(findings: Findings, photos: Path) -> str:
         MeadowError: a photo is not the one that was measured.
 
     """
-    correct = [each for each in findings.test if each.correct]
-    least_sure = sorted(correct, key=lambda each: (each.confidence, each.path))
+    correct = [answer for answer in findings.test if answer.correct]
+    least_sure = sorted(correct, key=lambda answer: (answer.confidence, answer.path))
     return html.render(
         "classifier_report.html",
         title="Report of a classifier",
@@ -45,10 +45,10 @@ def page(findings: Findings, photos: Path) -> str:
         shown=PICTURES,
         mistakes=_pictures(findings.mistakes[:PICTURES], photos),
         least_sure=_pictures(least_sure[: PICTURES // 2], photos),
-        unsure=sum(each.set_size != 1 for each in findings.test),
-        outside=sum(not each.in_distribution for each in findings.test),
+        unsure=sum(answer.set_size != 1 for answer in findings.test),
+        outside=sum(not answer.in_distribution for answer in findings.test),
         doubtful=_pictures(findings.out_of_fold[:PICTURES], photos),
-        issues=sum(each.issue for each in findings.out_of_fold),
+        issues=sum(answer.issue for answer in findings.out_of_fold),
     )
 
 
@@ -56,10 +56,10 @@ def write_mistakes(file: Path, findings: Findings, photos: Path) -> None:
     """Draw the misclassified photos side by side as a PNG, the most confident answers first."""
     tiles = [
         (
-            html.thumbnail(manifest.read_photo(photos / each.path, each.sha256), TILE - 8),
-            f"{each.label}, not\n{each.predicted} ({each.confidence:.0%})",
+            html.thumbnail(manifest.read_photo(photos / answer.path, answer.sha256), TILE - 8),
+            f"{answer.label}, not\n{answer.predicted} ({answer.confidence:.0%})",
         )
-        for each in findings.mistakes[:TILES]
+        for answer in findings.mistakes[:TILES]
     ]
     title = f"{len(findings.mistakes)} of {len(findings.test)} test photos are misclassified"
     if len(findings.mistakes) > TILES:
@@ -69,11 +69,11 @@ def write_mistakes(file: Path, findings: Findings, photos: Path) -> None:
 
 def _pictures(answers: Iterable[Prediction], photos: Path) -> list[Picture]:
     pictures = []
-    for each in answers:
-        wrong = "" if each.correct else f"labelled {each.label}, "
-        caption = f"{wrong}predicted {each.predicted} ({each.confidence:.0%})\n{each.path}"
-        photo = manifest.read_photo(photos / each.path, each.sha256)
-        pictures.append(Picture.of(photo, each.label, caption))
+    for answer in answers:
+        wrong = "" if answer.correct else f"labelled {answer.label}, "
+        caption = f"{wrong}predicted {answer.predicted} ({answer.confidence:.0%})\n{answer.path}"
+        photo = manifest.read_photo(photos / answer.path, answer.sha256)
+        pictures.append(Picture.of(photo, answer.label, caption))
     return pictures
 
 
@@ -88,7 +88,7 @@ def _left_out() -> Table | None:
 
 def _confusion(findings: Findings) -> Table:
     names = findings.ready.classes
-    count = Counter((each.label, each.predicted) for each in findings.test)
+    count = Counter((answer.label, answer.predicted) for answer in findings.test)
     if len(names) <= CLASSES:
         rows = [[name, *(f"{count[name, other]}" for other in names)] for name in names]
         return Table("Confusion", ["label \\ predicted", *names], rows)
@@ -121,8 +121,8 @@ def _charts(findings: Findings) -> list[Chart]:
             Axis("confidence", 0, 1),
             Axis("accuracy", 0, 1),
             ranges=[
-                (each["confidence"], each["accuracy"], each["accuracy_low"], each["accuracy_high"])
-                for each in bins
+                (b["confidence"], b["accuracy"], b["accuracy_low"], b["accuracy_high"])
+                for b in bins
             ],
             diagonal=True,
         ),

@@ -103,8 +103,8 @@ class Findings:
     @property
     def mistakes(self) -> list[Prediction]:
         """The misclassified test photos, the most confident answers first."""
-        wrong = [each for each in self.test if not each.correct]
-        return sorted(wrong, key=lambda each: (-each.confidence, each.path))
+        wrong = [answer for answer in self.test if not answer.correct]
+        return sorted(wrong, key=lambda answer: (-answer.confidence, answer.path))
 
     @property
     def measured(self) -> Table:
