@@ -64,7 +64,7 @@ class Server:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         context = ssl._create_unverified_context()  # noqa: S323
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while True:
             try:
                 urllib.request.urlopen(f"{self.endpoint}/minio/health/ready", context=context)

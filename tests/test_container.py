@@ -120,7 +120,7 @@ def test_it_serves_as_nobody_with_a_read_only_root(image: Path, tmp_path: Path) 
         )
     try:
         done = None
-        for _ in range(100):
+        for _ in range(600):
             done = subprocess.run(
                 [image / "venv/bin/python", *check[1:]],
                 env=environment, capture_output=True, check=False,

@@ -152,7 +152,7 @@ def test_queued_experiments_run_with_pretrained_weights(clone: Path, run: Run) -
                 "evaluate",
             )
         run("dvc", "queue", "start")
-        end = time.monotonic() + 240
+        end = time.monotonic() + 900
         while any(word in run("dvc", "queue", "status") for word in ("Queued", "Running")):
             assert time.monotonic() < end
             time.sleep(1)

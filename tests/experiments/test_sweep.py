@@ -39,29 +39,27 @@ def experiments(clone: Path, file: str = "metrics/evaluate.json") -> dict[str, d
 
 @pytest.mark.slow
 def test_a_killed_sweep_loses_the_running_trials_alone(clone: Path) -> None:
-    """The The same command goes on; what it made can be shown and applied; the workspace stays."""
+    """The same command goes on; what it made can be shown and applied; the workspace stays."""
     run = runner(clone)
-    command = [*MEADOW, "sweep", L2, "--trials", "6"]
+    command = [*MEADOW, "sweep", L2, "--trials", "4"]
     killed = subprocess.Popen(
         command, cwd=clone, env=surroundings(clone), stdout=subprocess.PIPE, text=True
     )
     assert killed.stdout
-    lines = [killed.stdout.readline() for _ in range(3)]
-    time.sleep(2)
+    while "1/4" not in killed.stdout.readline():
+        assert killed.poll() is None
     killed.kill()
     killed.communicate()
     kept = experiments(clone)
     resumed = run(*command)
     after = experiments(clone)
 
-    assert [line.split("/6")[0].strip() for line in lines[1:]] == ["1", "2"]
-    assert len(kept) == 2
+    assert 1 <= len(kept) < 4
     assert kept.items() <= after.items()
-    assert len(after) == 6
-    assert "6 trials, 2 of them known" in resumed
-    assert "1/6" not in resumed
-    assert "6/6" in resumed
-    assert "3/6" in resumed
+    assert len(after) == 4
+    assert f"4 trials, {len(kept)} of them known" in resumed
+    assert "1/4" not in resumed
+    assert "4/4" in resumed
     assert run("git", "status", "--porcelain") == ""
     assert not list((clone / ".dvc/tmp/sweeps").glob("*/clone-*"))
 
@@ -76,7 +74,7 @@ def test_a_killed_sweep_loses_the_running_trials_alone(clone: Path) -> None:
     assert "git commit" in refused.stderr
     run("git", "reset", "-q", "--hard")
     run("dvc", "checkout", "-q", "--force")
-    assert "6 of them known" in run(*command)
+    assert "4 of them known" in run(*command)
 
 
 @pytest.mark.slow
@@ -90,9 +88,8 @@ def test_ctrl_c_ends_what_runs_and_says_how_to_go_on(clone: Path) -> None:
     process.stdout.readline()
     while not list((clone / ".dvc/tmp/sweeps").glob("*/clone-*/metrics")):
         time.sleep(0.1)
-    time.sleep(2)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=300)
 
     assert process.returncode == 130
     assert "The same command goes on" in said

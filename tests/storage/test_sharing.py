@@ -137,7 +137,7 @@ def begun(project: Path, *command: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -152,7 +152,7 @@ def test_a_server_killed_during_a_push_and_started_again(
     pushing = begun(project, *meadow("share"))
     wait_for(lambda: any("files/md5" in key for key in server.objects()))
     server.kill()
-    output, _ = pushing.communicate(timeout=120)
+    output, _ = pushing.communicate(timeout=600)
     left = {path for path in server.data.rglob("xl.meta") if "files/md5" in str(path)}
     server.start()
 
