@@ -168,6 +168,7 @@ def browser() -> Iterator[Browser]:
 
 def _run(folder: Path, *stages: str) -> None:
     environment = {**os.environ, "MEADOW_CACHE": str(folder / "cache")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # most users have it not
     for stage in stages:
         command = [sys.executable, "-m", f"meadow.{stage}"]
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)

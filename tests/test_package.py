@@ -71,6 +71,7 @@ def test_it_holds_the_model_and_no_trace_of_the_machine(in_packaged: Path) -> No
         assert str(Path.cwd()).encode() not in data, name
         assert not re.search(rb"20[2-9]\d-\d\d-\d\d", data), name
     assert not [name for name in held if "train" in name or "torch" in name]
+    assert not [name for name in held if "__pycache__" in name]
 
 
 def test_the_model_card_goes_with_it(in_packaged: Path) -> None:

@@ -43,6 +43,8 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
         shell = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         # A home of its own: BentoML's is global, and a start wipes the metrics of another.
         bentoml = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
+        # Compiled modules beside the Bento's own hold time stamps, and package would keep them.
+        bentoml["PYTHONDONTWRITEBYTECODE"] = "1"
         server = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", name, "--host", "127.0.0.1", "--port", port],
             env=shell | bentoml | settings,
