@@ -15,6 +15,7 @@ from meadow.commands import importing
 from meadow.commands.importing import import_set
 from meadow.curation import discovery
 from meadow.errors import MeadowError
+from meadow.pipeline.image import SUFFIXES
 
 
 def photo(number: int = 0) -> bytes:
@@ -110,7 +111,7 @@ def test_the_summary_counts_and_warns(
     assert "2 'class00'" in printed.out
     assert "and 5 more classes" in printed.out
     assert len(printed.out.splitlines()) == 22
-    assert "files that do not end in .jpg, .jpeg, .png, .webp" in printed.err
+    assert f"files that do not end in {', '.join(SUFFIXES)}" in printed.err
     assert "(1): 'class00/notes.txt'" in printed.err
 
 

@@ -45,7 +45,7 @@ def test_every_split_gets_a_photo_of_every_class(n: int, seed: int) -> None:
     split = assign(labels, keys(n + 200), val=0.15, test=0.2, seed=seed)
 
     for label in ("few", "many"):
-        assert {s for s, each in zip(split, labels, strict=True) if each == label} == {
+        assert {s for s, its_label in zip(split, labels, strict=True) if its_label == label} == {
             "train",
             "val",
             "test",
