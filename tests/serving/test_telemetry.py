@@ -1,5 +1,6 @@
 import json
 import logging
+import sys
 import threading
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from meadow.serving.settings import Settings
 def test_events_are_json_lines_in_files_of_bounded_size(tmp_path: Path) -> None:
     """The newest are kept: a service that runs for a year does not fill its disk."""
     path = tmp_path / "events/photos.jsonl"
-    settings = Settings(events=path, events_size=1024)
+    settings = Settings(events_size=1024)
     for number in range(40):
-        events = telemetry.event_log(settings, lambda: pytest.fail("dropped"))
-        assert events
+        handler = telemetry.event_file(path, settings, worker=1)
+        events = telemetry.Lines(handler, lambda: pytest.fail("dropped"))
         for _ in range(5):
             events.write({"number": number})
         events.close()
@@ -35,10 +36,10 @@ def test_what_cannot_be_written_is_counted_and_nobody_waits(
     monkeypatch.setattr(telemetry, "WAITING", 10)
     dropped: list[int] = []
     (tmp_path / "file").touch()
-    settings = Settings(events=tmp_path / "file/below")
-    events = telemetry.event_log(settings, lambda: dropped.append(1))
-    access = telemetry.access_log(lambda: pytest.fail("dropped"))
-    assert events
+    handler = telemetry.event_file(tmp_path / "file/below", Settings(), worker=1)
+    events = telemetry.Lines(handler, lambda: dropped.append(1))
+    stdout = logging.StreamHandler(sys.stdout)
+    access = telemetry.Lines(stdout, lambda: pytest.fail("dropped"))
     for _ in range(15):
         events.write({})
     access.write({"number": 14})
@@ -66,10 +67,9 @@ def test_a_reader_that_does_not_read_holds_up_nobody(monkeypatch: pytest.MonkeyP
 
 def test_each_of_several_workers_has_a_file_of_its_own(tmp_path: Path) -> None:
     """Two processes that rotate one file lose lines."""
-    settings = Settings(events=tmp_path / "events.jsonl", workers=2)
     for worker in (1, 2):
-        events = telemetry.event_log(settings, lambda: pytest.fail("dropped"), worker)
-        assert events
+        handler = telemetry.event_file(tmp_path / "events.jsonl", Settings(workers=2), worker)
+        events = telemetry.Lines(handler, lambda: pytest.fail("dropped"))
         events.write({})
         events.close()
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import QueueListener, RotatingFileHandler
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 from meadow.serving.pool import Classified
 from meadow.serving.refusals import REASONS
@@ -56,8 +57,11 @@ class Telemetry:
         self.dropped = Counter("meadow_log_dropped", "Lines that were not written")
         info = Gauge("meadow_model_info", "Model", ["version"], multiprocess_mode="livemax")
         info.labels(version[:12]).set(1)
-        self.access = access_log(self.dropped.inc) if settings.access_log else None
-        self.events = event_log(settings, self.dropped.inc, worker)
+        self.access = self.events = None
+        if settings.access_log:
+            self.access = Lines(logging.StreamHandler(sys.stdout), self.dropped.inc)
+        if settings.events:
+            self.events = Lines(event_file(settings.events, settings, worker), self.dropped.inc)
 
     def close(self) -> None:
         """Write what is left of the logs."""
@@ -119,22 +123,23 @@ def exposition() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-class Lines:
+class Lines(QueueListener):
     """JSON lines that a thread of their own writes; what does not fit or fails is dropped.
 
     Args:
-        handler: writes them; its `handleError` counts what fails.
-        dropped: called for each line that there is no room for.
+        handler: writes them.
+        dropped: is called for each line that is not written.
 
     """
 
     def __init__(self, handler: logging.Handler, dropped: Callable[[], None]) -> None:
         handler.setFormatter(_Json())
-        self.handler = handler
+        # the disk is full, the reader has gone
+        handler.handleError = lambda record: dropped()  # type: ignore[method-assign]  # noqa: ARG005
         self.dropped = dropped
         self.waiting: SimpleQueue[logging.LogRecord] = SimpleQueue()
-        self.listener = QueueListener(self.waiting, handler)
-        self.listener.start()
+        super().__init__(self.waiting, handler)
+        self.start()
 
     def write(self, line: dict[str, Any]) -> None:
         """Have a line written; returns at once."""
@@ -150,8 +155,9 @@ class Lines:
         end.join(2)
 
     def _end(self) -> None:
-        self.listener.stop()
-        self.handler.close()
+        self.stop()
+        for handler in self.handlers:
+            handler.close()
 
 
 class _Json(logging.Formatter):
@@ -160,45 +166,16 @@ class _Json(logging.Formatter):
         return json.dumps({"time": stamp, **cast("dict[str, Any]", record.msg)}, ensure_ascii=False)
 
 
-class _Counted(logging.Handler):
-    """A handler that counts a line that cannot be written: the disk is full, the reader gone."""
-
-    dropped: Callable[[], None]
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
-        self.dropped()
-
-
-class _Stdout(_Counted, logging.StreamHandler[TextIO]):
-    pass
-
-
-class _File(_Counted, RotatingFileHandler):
-    pass
-
-
-def access_log(dropped: Callable[[], None]) -> Lines:
-    """Return the log of requests, on stdout."""
-    handler = _Stdout(sys.stdout)
-    handler.dropped = dropped
-    return Lines(handler, dropped)
-
-
-def event_log(settings: Settings, dropped: Callable[[], None], worker: int = 1) -> Lines | None:
-    """Return the log of predictions, in files of bounded size, or None if none is wanted.
+def event_file(path: Path, settings: Settings, worker: int) -> logging.Handler:
+    """Return what writes events, in files of bounded size.
 
     Of several workers each has files of its own, such as `events-2.jsonl`: two processes cannot
     rotate one file.
     """
-    path = settings.events
-    if path is None:
-        return None
     if settings.workers > 1:
         path = path.with_stem(f"{path.stem}-{worker}")
     with suppress(OSError):  # each line says so by being dropped
         path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _File(
+    return RotatingFileHandler(
         path, maxBytes=settings.events_size, backupCount=KEPT - 1, encoding="utf-8", delay=True
     )
-    handler.dropped = dropped
-    return Lines(handler, dropped)

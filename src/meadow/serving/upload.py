@@ -5,6 +5,8 @@ here a body is bytes, whatever it says of itself.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -30,11 +32,8 @@ async def one(request: Request, seconds: float) -> bytes:
 
     """
     if not _is_form(request):
-        try:
-            async with asyncio.timeout(seconds):
-                return await request.body()
-        except TimeoutError:
-            raise _slow(seconds) from None
+        async with _within(seconds):
+            return await request.body()
     (photo,) = await _files(request, "file", 1, seconds)
     return photo
 
@@ -60,10 +59,8 @@ async def _files(request: Request, field: str, most: int, seconds: float) -> lis
     parser = MultiPartParser(request.headers, request.stream(), max_files=most, max_fields=FIELDS)
     parser.spool_max_size = 2**62  # the guard limits the body; nothing is written to disk
     try:
-        async with asyncio.timeout(seconds):
+        async with _within(seconds):
             form = await parser.parse()
-    except TimeoutError:
-        raise _slow(seconds) from None
     except (MultiPartException, HTTPException, KeyError, ValueError) as error:
         raise Refused("malformed", f"malformed multipart body: {_words(error)}") from None
     files = [value for value in form.getlist(field) if isinstance(value, UploadFile)]
@@ -80,5 +77,11 @@ def _words(error: Exception) -> str:
     return "no boundary" if isinstance(error, KeyError) else str(error)
 
 
-def _slow(seconds: float) -> Refused:
-    return Refused("slow", f"the body took more than {seconds:g} s", {"Connection": "close"})
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        message = f"the body took more than {seconds:g} s"
+        raise Refused("slow", message, {"Connection": "close"}) from None
