@@ -21,7 +21,7 @@ repro: $(VENV)/installed  ## run what has changed of the pipeline
 	dvc repro
 
 serve: $(VENV)/installed  ## serve the Bento on http://localhost:3000
-	bentoml serve $(CURDIR)/models/bento
+	bentoml serve models/bento --working-dir .
 
 minio: $(VENV)/installed  ## bring up a MinIO server of your own as the remote
 	meadow minio start
