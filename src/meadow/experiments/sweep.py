@@ -137,18 +137,19 @@ def _run_batch(
 
     So the next choice depends on what is known by then, never on which trial was faster.
     """
-    known = {_values(trial): trial for trial in _finished(study)}
-    study.sampler = optuna.samplers.TPESampler(seed=len(known), constant_liar=True)
-    first = len(_finished(study)) + 1
+    finished = _finished(study)
+    seen = {_values(trial) for trial in finished}
+    study.sampler = optuna.samplers.TPESampler(seed=len(finished), constant_liar=True)
     batch: list[tuple[Trial, Run | None]] = []
     try:
         for clone in clones:
             trial = study.ask(space)
-            new = _values(trial) not in {*known, *(_values(other) for other, _ in batch)}
             name = trial.user_attrs.get("name", f"{study.study_name}-{trial.number:03}")
             trial.set_user_attr("name", name)
+            new = _values(trial) not in seen
+            seen.add(_values(trial))
             batch.append((trial, Run.start(clone, name, trial.params) if new else None))
-        for number, (trial, run) in enumerate(batch, first):
+        for number, (trial, run) in enumerate(batch, len(finished) + 1):
             values = "  ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
             outcome = _tell(study, trial, run, objective)
             print(f"{number:>3}/{trials}  {values}  {outcome}", flush=True)
