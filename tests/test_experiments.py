@@ -60,10 +60,10 @@ def test_editing_the_service_reruns_package_alone(clone: Path, run: Run) -> None
     before = lock(clone)
     with (clone / "src/meadow/service.py").open("a") as file:
         file.write("# edited\n")
-    said = run("dvc", "repro")
+    output = run("dvc", "repro")
     after = lock(clone)
 
-    assert [line for line in said.splitlines() if line.startswith("Running")] == [
+    assert [line for line in output.splitlines() if line.startswith("Running")] == [
         "Running stage 'package':"
     ]
     assert [path for path in before if before[path] != after[path]] == [
@@ -226,7 +226,7 @@ def test_a_release_is_what_the_gate_compares_with(clone: Path, run: Run) -> None
     run("dvc", "repro")
     run("git", "commit", "-qam", "easy limits")
     try:
-        said = run(*meadow, "release")
+        output = run(*meadow, "release")
         run("dvc", "repro")
         verdict = json.loads((clone / "metrics/gate.json").read_text())
     finally:
@@ -234,5 +234,5 @@ def test_a_release_is_what_the_gate_compares_with(clone: Path, run: Run) -> None
 
     assert refused.returncode == 1
     assert "the gate did not pass: failed: the test accuracy" in refused.stderr
-    assert "git tag v1" in said
+    assert "git tag v1" in output
     assert "both were tested on, the log-loss differs by +0.000" in verdict["why"][2]

@@ -40,7 +40,7 @@ def test_what_is_no_range_is_refused_with_the_forms(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "text", "said"),
+    ("key", "text", "message"),
     [
         ("train.probe.l22", "1..2", "Did you mean train.probe.l2"),
         ("lr", "1..2", "Known: "),
@@ -55,10 +55,10 @@ def test_what_is_no_range_is_refused_with_the_forms(text: str) -> None:
     ],
 )
 def test_a_key_or_value_that_a_stage_would_refuse(
-    project: Path, key: str, text: str, said: str
+    project: Path, key: str, text: str, message: str
 ) -> None:
     """Is refused at once, not by 50 failed trials; and so is what would move the goal."""
-    with pytest.raises(MeadowError, match=re.escape(said)):
+    with pytest.raises(MeadowError, match=re.escape(message)):
         search_space.read([f"{key}={text}"], None)
 
 

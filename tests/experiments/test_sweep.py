@@ -31,9 +31,9 @@ def experiments(clone: Path, file: str = "metrics/evaluate.json") -> dict[str, d
     """Return the figures of all experiments that `dvc exp show` lists."""
     shown = json.loads(runner(clone)("dvc", "exp", "show", "--json"))
     return {
-        each["name"]: each["revs"][0]["data"]["metrics"][file]["data"]
+        experiment["name"]: experiment["revs"][0]["data"]["metrics"][file]["data"]
         for base in shown
-        for each in base.get("experiments") or []
+        for experiment in base.get("experiments") or []
     }
 
 
@@ -89,10 +89,10 @@ def test_ctrl_c_ends_what_runs_and_says_how_to_go_on(clone: Path) -> None:
     while not list((clone / ".dvc/tmp/sweeps").glob("*/clone-*/metrics")):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=300)
 
     assert process.returncode == 130
-    assert "The same command goes on" in said
+    assert "The same command goes on" in output
     assert not list((clone / ".dvc/tmp/sweeps").glob("*/clone-*"))
 
 
@@ -100,10 +100,10 @@ def test_ctrl_c_ends_what_runs_and_says_how_to_go_on(clone: Path) -> None:
 def test_a_trial_that_fails_is_told_and_the_sweep_goes_on(clone: Path) -> None:
     """Values that are known are not run again, whether they failed or not."""
     before = experiments(clone)
-    said = runner(clone)(*MEADOW, "sweep", "train.arch=nope,shufflenet_v2_x0_5", "--trials", "6")
+    output = runner(clone)(*MEADOW, "sweep", "train.arch=nope,shufflenet_v2_x0_5", "--trials", "6")
 
-    assert "s): train.arch: 'nope' is not a classification model" in said
-    assert said.count("(known)") == 4
+    assert "s): train.arch: 'nope' is not a classification model" in output
+    assert output.count("(known)") == 4
     assert len(experiments(clone)) == len(before) + 1
     none = attempt(clone, *MEADOW, "sweep", "train.arch=nope", "--trials", "2")
     assert none.returncode == 1
@@ -115,10 +115,10 @@ def test_a_sweep_over_finetune_is_judged_by_val(clone: Path) -> None:
     """By the figures of the epoch that each trial kept."""
     before = experiments(clone)
     learning = ("train.method=finetune", "train.finetune.lr=1e-5,1e-3")
-    said = runner(clone)(*MEADOW, "sweep", *learning, "--trials", "2")
+    output = runner(clone)(*MEADOW, "sweep", *learning, "--trials", "2")
     trials = experiments(clone, "metrics/train/metrics.json")
     best = min(trials.keys() - before, key=lambda name: trials[name]["val"]["log_loss"])
 
     assert len(trials) == len(before) + 2
-    assert f"dvc exp apply {best}" in said
-    assert "--sort-by metrics/train/metrics.json:val.log_loss" in said
+    assert f"dvc exp apply {best}" in output
+    assert "--sort-by metrics/train/metrics.json:val.log_loss" in output

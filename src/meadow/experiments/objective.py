@@ -28,7 +28,7 @@ class Objective:
         """
         first, *others = (METHODS[method].figures for method in sorted(methods))
         common = {key: better for key, better in first.items() if all(key in o for o in others)}
-        if name is None and not common:
+        if not common:
             raise MeadowError(
                 f"{' and '.join(sorted(methods))} have no figure in common that could be compared."
                 " Sweep one train.method at a time."
@@ -37,16 +37,16 @@ class Objective:
         if name in common:
             return cls(name, common[name])
         makers = [method for method, known in METHODS.items() if name in known.figures]
-        said = f"--metric {name} is refused: "
+        reason = "there is no such figure"
         if makers:
-            said += f"train.method {makers[0]} makes it, and this sweep has another method."
+            reason = f"train.method {makers[0]} makes it, and this sweep has another method"
         elif any(f"cv_{name}" in method.figures for method in METHODS.values()):
-            said += (
-                "it is measured on the test photos, and is honest only if nothing selects on it."
+            reason = (
+                "it is measured on the test photos, and is honest only if nothing selects on it"
             )
-        else:
-            said += "there is no such figure."
-        raise MeadowError(f"{said} Choose from: {', '.join(common)}.")
+        raise MeadowError(
+            f"--metric {name} is refused: {reason}. Choose from: {', '.join(common)}."
+        )
 
     @property
     def file(self) -> str:
