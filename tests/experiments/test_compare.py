@@ -15,7 +15,7 @@ from toys import TINTS, encoded, photo
 
 from meadow.errors import MeadowError
 from meadow.experiments import compare
-from meadow.experiments.differences import Differences, words
+from meadow.experiments.differences import Differences, sentences
 from meadow.experiments.revision import Revision
 from meadow.pipeline import manifest
 from meadow.reporting.html import Picture
@@ -31,6 +31,7 @@ stages:
     outs: OUTS
     metrics: [metrics/evaluate.json: {cache: false}]
 """
+OLDER, NEWER = "outs: [reports]", "outs: [reports/predictions.csv, reports/review.csv]"
 
 
 def write_run(folder: Path, wrong: set[str], photos: dict[str, bytes], epochs: int) -> None:
@@ -39,10 +40,16 @@ def write_run(folder: Path, wrong: set[str], photos: dict[str, bytes], epochs: i
     for path, data in photos.items():
         label = path.partition("/")[0]
         other = HOSTILE if label == "gold" else "gold"
-        said, not_said = (other, label) if path in wrong else (label, other)
+        predicted, not_predicted = (other, label) if path in wrong else (label, other)
         sha256 = hashlib.sha256(data).hexdigest()
-        known = {"path": path, "sha256": sha256, "group": sha256, "label": label, "predicted": said}
-        records.append(known | {f"p({said})": 0.9, f"p({not_said})": 0.1})
+        known = {
+            "path": path,
+            "sha256": sha256,
+            "group": sha256,
+            "label": label,
+            "predicted": predicted,
+        }
+        records.append(known | {f"p({predicted})": 0.9, f"p({not_predicted})": 0.1})
         (folder / "data/raw" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "data/raw" / path).write_bytes(data)
     shutil.rmtree(folder / "reports", ignore_errors=True)
@@ -69,7 +76,10 @@ def write_run(folder: Path, wrong: set[str], photos: dict[str, bytes], epochs: i
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository: tag v1, on it the experiment `idea`, then a commit with more photos."""
+    """Return a repository: tag v1, on it the experiment `idea`, then a commit with more photos.
+
+    The last has the tables as outs of their own, the others have the whole folder as one.
+    """
     folder = tmp_path_factory.mktemp("repository")
     run = runner(folder)
     names = [f"gold/{i}.png" for i in range(8)] + [f"{HOSTILE}/new\nline{i}.png" for i in range(4)]
@@ -90,6 +100,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos["gold/0.png"], photos["gold/9.png"] = photos["gold/1.png"], photos["gold/0.png"]
     del photos["gold/1.png"]  # another photo has the name of the first, which has another
     photos["gold/8.png"] = encoded(photo(99, TINTS[0]), "PNG")
+    (folder / "dvc.yaml").write_text(DVC_YAML.replace(OLDER, NEWER))
     write_run(folder, {"gold/8.png"}, photos, epochs=3)
     files = "[reports/predictions.csv, reports/review.csv]"
     (folder / "dvc.yaml").write_text(DVC_YAML.replace("OUTS", files))
@@ -121,28 +132,28 @@ def differences(*names: str) -> Differences:
 
 def test_an_experiment_against_its_commit(inside: Run) -> None:
     """The parameter and figures that differ alone, and each photo mended or broken."""
-    found = differences("v1", "idea")
-    against, cross_validated = found.against
+    changes = differences("v1", "idea")
+    against, cross_validated = changes.on_photos
 
-    (row,) = found.parameters
+    (row,) = changes.parameters
     assert (row.name, *row.cells) == ("train.epochs", "3", "5", "+2")
-    assert [row.name for row in found.figures] == ["evaluate.cv_accuracy"]  # 2 of 12 are wrong
+    assert [row.name for row in changes.figures] == ["evaluate.cv_accuracy"]  # 2 of 12 are wrong
     assert against.comparison
     assert [new.path for _, new in against.comparison.mended] == ["gold/0.png"]
     assert [new.path for _, new in against.comparison.broken] == [f"{HOSTILE}/new\nline3.png"]
-    assert "Of 12 photos idea mends 1 and breaks 1." in words(against)
-    assert "no difference that 12 photos could show" in "".join(words(against))
-    assert words(cross_validated)[0] == "Of 5 photos idea mends 1 and breaks 0."
+    assert "Of 12 photos idea mends 1 and breaks 1." in sentences(against)
+    assert "no difference that 12 photos could show" in "".join(sentences(against))
+    assert sentences(cross_validated)[0] == "Of 5 photos idea mends 1 and breaks 0."
 
 
 def test_photos_are_followed_when_they_are_renamed(inside: Run) -> None:
     """On the photos of both test sets; a path may be another photo's now."""
-    found = differences("v1", "main")
-    said = words(found.against[0])
+    changes = differences("v1", "main")
+    first = sentences(changes.on_photos[0])
 
-    assert said[0] == "v1 was judged on 12 photos, main on 13; both on 12."
-    assert said[1] == "Of 12 photos main mends 2 and breaks 0."
-    assert found.figures[0].cells[:2] == ["0.833 (0.733 to 1.000)", "0.923 (0.823 to 1.000)"]
+    assert first[0] == "v1 was judged on 12 photos, main on 13; both on 12."
+    assert first[1] == "Of 12 photos main mends 2 and breaks 0."
+    assert changes.figures[0].cells[:2] == ["0.833 (0.733 to 1.000)", "0.923 (0.823 to 1.000)"]
 
 
 def test_one_name_is_compared_with_the_workspace(
@@ -152,11 +163,11 @@ def test_one_name_is_compared_with_the_workspace(
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("lr: 0.01", "lr: 0.02"))
     compare.compare(["main"], None)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
 
-    assert "workspace gives the same answers to all 13 photos." in said
-    assert "train.lr" in said
-    assert "The figures of workspace were made with other values of train.lr" in said
+    assert "workspace gives the same answers to all 13 photos." in printed
+    assert "train.lr" in printed
+    assert "The figures of workspace were made with other values of train.lr" in printed
 
 
 def test_the_first_of_several_is_the_baseline(
@@ -164,19 +175,19 @@ def test_the_first_of_several_is_the_baseline(
 ) -> None:
     """And all intervals hold together."""
     compare.compare(["v1", "idea", "main"], None)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
 
-    assert "each interval is of 97.5%" in said
-    assert said.count("on the test photos") == 2
+    assert "each interval is of 97.5%" in printed
+    assert printed.count("on the test photos") == 2
 
 
 def test_predictions_of_another_run_than_the_metrics_are_not_compared(inside: Run) -> None:
     """As after `git checkout` without `dvc checkout`."""
     inside("git", "checkout", "-q", "v1", "--", "metrics", "params.yaml", "dvc.lock")
-    (against,) = differences("v1", "workspace").against
+    (on_photos,) = differences("v1", "workspace").on_photos
 
-    assert against.comparison is None
-    assert "`dvc checkout evaluate`" in against.why
+    assert on_photos.comparison is None
+    assert "`dvc checkout evaluate`" in on_photos.problem
 
 
 @pytest.mark.parametrize(
@@ -193,22 +204,22 @@ def test_markdown_holds_no_markup_of_a_name(
 ) -> None:
     """A table that is one, photos folded in, and every name as text."""
     compare.compare(["v1", "idea"], None, "markdown")
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
 
-    assert "<details><summary>The 2 photos</summary>\n\n" in said
-    assert "|:-------------|" in said
-    assert "<b>" not in said
-    assert "&#60;b&#62;&#34;moss&#34;&#38;/new line3.png" in said
+    assert "<details><summary>The 2 photos</summary>\n\n" in printed
+    assert "|:-------------|" in printed
+    assert "<b>" not in printed
+    assert "&#60;b&#62;&#34;moss&#34;&#38;/new line3.png" in printed
 
 
 def test_json_has_what_the_terminal_tells(inside: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Values as they are, with intervals, and each photo that is mended or broken."""
     compare.compare(["v1", "idea"], None, "json")
-    said = json.loads(capsys.readouterr().out)
-    on_test, cross_validated = said["photos"]
+    printed = json.loads(capsys.readouterr().out)
+    on_test, cross_validated = printed["photos"]
 
-    assert said["parameters"] == {"train.epochs": {"v1": 3, "idea": 5}}
-    assert list(said["figures"]) == ["evaluate.cv_accuracy"]
+    assert printed["parameters"] == {"train.epochs": {"v1": 3, "idea": 5}}
+    assert list(printed["figures"]) == ["evaluate.cv_accuracy"]
     assert on_test["compared"] == 12
     assert on_test["mended"] == [
         {"path": "gold/0.png", "label": "gold", "was": HOSTILE, "is": "gold"}

@@ -10,15 +10,21 @@ from typing import Any
 from tabulate import tabulate
 
 from meadow.evaluation.significance import Pair
-from meadow.experiments.differences import Against, Differences, Row, photos, words
+from meadow.experiments.differences import (
+    Difference,
+    Differences,
+    PhotoComparison,
+    photos,
+    sentences,
+)
 from meadow.experiments.revision import WORKSPACE, Revision
 from meadow.pipeline import atomic
 from meadow.reporting import html
 from meadow.reporting.html import Picture, Table
 
-SHOWN = 10  # photos that a terminal names, of those mended and of those broken
-LISTED = 200  # that a comment lists, likewise: GitHub takes 65,536 characters
-PICTURES = 60  # photos that a page shows, likewise
+PHOTOS_IN_TERMINAL = 10  # named, of those mended and of those broken
+PHOTOS_IN_COMMENT = 200  # likewise: GitHub takes 65,536 characters
+PHOTOS_ON_PAGE = 60  # shown, likewise
 CHOOSING = (
     "To choose between ideas use figures that are cross-validated (cv_) or of the val photos: a"
     " choice by test photos makes the chosen one look better than it is."
@@ -41,71 +47,74 @@ def compare(names: Sequence[str], page: Path | None, form: str = "terminal") -> 
     if len(names) < 2:
         first = names[0] if names else "HEAD"
         names = ["HEAD" if first == WORKSPACE else first, WORKSPACE]
-    found = Differences.between([Revision.find(name) for name in names])
-    print(FORMS[form](found))
+    differences = Differences.between([Revision.find(name) for name in names])
+    print(FORMS[form](differences))
     if page:
         with atomic.whole(page) as part:
-            part.write_text(in_html(found), "utf-8")
+            part.write_text(in_html(differences), "utf-8")
         print(f"\n{page} shows the photos.", file=sys.stderr)
 
 
-def in_terminal(found: Differences) -> str:
+def in_terminal(differences: Differences) -> str:
     """Return the differences as plain text."""
-    parts = []
-    for title, rows in (("Parameters", found.parameters), ("Figures", found.figures)):
-        parts.append(_table(f"{title} that differ", found.header, rows, "simple", _printable))
-    for against in found.against:
-        lines = [f"{against.revision.title} against {against.baseline.title}, {against.where}"]
-        lines += [f"  {sentence}" for sentence in words(against)]
-        for verb, pairs in _changes(against):
-            lines += [f"  {verb}:", *(f"    {_printable(_line(pair))}" for pair in pairs[:SHOWN])]
-            if len(pairs) > SHOWN:
-                lines.append(f"    and {len(pairs) - SHOWN} more")
+    header = differences.header
+    parts = [
+        _table(title, header, rows, "simple", _printable) for title, rows in differences.tables
+    ]
+    for result in differences.on_photos:
+        lines = [f"{result.version.title} against {result.baseline.title}, {result.where}"]
+        lines += [f"  {sentence}" for sentence in sentences(result)]
+        for verb, pairs in result.changes:
+            shown = pairs[:PHOTOS_IN_TERMINAL]
+            lines += [f"  {verb}:", *(f"    {_printable(_line(pair))}" for pair in shown)]
+            if len(pairs) > len(shown):
+                lines.append(f"    and {len(pairs) - len(shown)} more")
         parts.append("\n".join(lines))
-    return "\n\n".join([*parts, *found.notes, CHOOSING])
+    return "\n\n".join([*parts, *differences.notes, CHOOSING])
 
 
-def in_markdown(found: Differences) -> str:
+def in_markdown(differences: Differences) -> str:
     """Return the differences as a comment on a pull request: the photos' names are folded in."""
-    names = [_code(each.title) for each in found.revisions]
-    parts = [f"### {', '.join(names[1:])} against {names[0]}"]
-    for against in found.against:
-        said = "\n".join(f"- {_entities(sentence)}" for sentence in words(against))
-        parts.append(f"**{_code(against.revision.name)}**, {against.where}\n\n{said}")
-        if changed := _changes(against):
-            count = sum(len(pairs) for _, pairs in changed)
+    baseline, *others = (_code(version.title) for version in differences.versions)
+    parts = [f"### {', '.join(others)} against {baseline}"]
+    for result in differences.on_photos:
+        items = "\n".join(f"- {_entities(sentence)}" for sentence in sentences(result))
+        parts.append(f"**{_code(result.version.name)}**, {result.where}\n\n{items}")
+        if result.changes:
+            count = sum(len(pairs) for _, pairs in result.changes)
             parts.append(f"<details><summary>The {photos(count)}</summary>")
-            parts += [
-                "\n".join([f"{verb}:", "", *(f"- {_code(_line(pair))}" for pair in pairs[:LISTED])])
-                for verb, pairs in changed
-            ]
+            for verb, pairs in result.changes:
+                lines = [f"- {_code(_line(pair))}" for pair in pairs[:PHOTOS_IN_COMMENT]]
+                parts.append("\n".join([f"{verb}:", "", *lines]))
             parts.append("</details>")
-    for title, rows in (("Parameters", found.parameters), ("Figures", found.figures)):
-        parts.append(_table(f"{title} that differ", found.header, rows, "pipe", _entities))
-    return "\n\n".join([*parts, *map(_entities, found.notes), CHOOSING])
+    header = differences.header
+    parts += [_table(title, header, rows, "pipe", _entities) for title, rows in differences.tables]
+    return "\n\n".join([*parts, *map(_entities, differences.notes), CHOOSING])
 
 
-def in_json(found: Differences) -> str:
+def in_json(differences: Differences) -> str:
     """Return the differences as one JSON object, for scripts."""
-    names = [each.name for each in found.revisions]
+    names = [version.name for version in differences.versions]
+
+    def by_version(rows: Sequence[Difference]) -> dict[str, dict[str, Any]]:
+        return {row.name: dict(zip(names, row.values, strict=True)) for row in rows}
+
     content = {
-        "versions": {each.name: each.commit for each in found.revisions},
-        "parameters": {
-            row.name: dict(zip(names, row.values, strict=True)) for row in found.parameters
-        },
-        "figures": {row.name: dict(zip(names, row.values, strict=True)) for row in found.figures},
-        "photos": [_record(against) for against in found.against],
-        "notes": found.notes,
+        "versions": {version.name: version.commit for version in differences.versions},
+        "parameters": by_version(differences.parameters),
+        "figures": by_version(differences.figures),
+        "photos": [_record(on_photos) for on_photos in differences.on_photos],
+        "notes": differences.notes,
     }
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 
-def _record(against: Against) -> dict[str, Any]:
-    names = {"baseline": against.baseline.name, "version": against.revision.name}
-    about = {**names, "where": against.where}
-    c = against.comparison
+def _record(on_photos: PhotoComparison) -> dict[str, Any]:
+    names = {"baseline": on_photos.baseline.name, "version": on_photos.version.name}
+    about = {**names, "where": on_photos.where}
+    c = on_photos.comparison
     if c is None:
-        return {**about, "why": against.why}
+        return {**about, "why": on_photos.problem}
     ends = ("difference", "low", "high")
     return {
         **about,
@@ -123,56 +132,48 @@ def _record(against: Against) -> dict[str, Any]:
     }
 
 
-def in_html(found: Differences) -> str:
+def in_html(differences: Differences) -> str:
     """Return the differences as a page of its own, with the photos."""
-    first, *others = (each.title for each in found.revisions)
+    baseline, *others = (version.title for version in differences.versions)
     comparisons = [
         {
-            "title": f"{against.revision.title}, {against.where}",
-            "words": words(against),
+            "title": f"{result.version.title}, {result.where}",
+            "words": sentences(result),
             "changes": [
                 {
                     "title": f"{verb}: {photos(len(pairs))}"
-                    + (f", of which {PICTURES} are shown" if len(pairs) > PICTURES else ""),
-                    "pictures": [_picture(against, pair) for pair in pairs[:PICTURES]],
+                    + (f", of which {PHOTOS_ON_PAGE} are shown" * (len(pairs) > PHOTOS_ON_PAGE)),
+                    "pictures": [_picture(result, pair) for pair in pairs[:PHOTOS_ON_PAGE]],
                 }
-                for verb, pairs in _changes(against)
+                for verb, pairs in result.changes
             ],
         }
-        for against in found.against
-    ]
-    tables = [
-        Table(f"{title} that differ", found.header, [[row.name, *row.cells] for row in rows])
-        for title, rows in (("Parameters", found.parameters), ("Figures", found.figures))
+        for result in differences.on_photos
     ]
     return html.render(
         "comparison.html",
-        title=f"{', '.join(others)} against {first}",
+        title=f"{', '.join(others)} against {baseline}",
         comparisons=comparisons,
-        tables=tables,
-        notes=[*found.notes, CHOOSING],
+        tables=[
+            Table(title, differences.header, [[row.name, *row.cells] for row in rows])
+            for title, rows in differences.tables
+        ],
+        notes=[*differences.notes, CHOOSING],
     )
 
 
 FORMS = {"terminal": in_terminal, "markdown": in_markdown, "json": in_json}
 
 
-def _picture(against: Against, pair: Pair) -> Picture:
+def _picture(on_photos: PhotoComparison, pair: Pair) -> Picture:
     """Return the thumbnail of a photo, and what the two models said of it."""
     old, new = pair
-    data = against.revision.photo(new) or against.baseline.photo(old)
+    data = on_photos.version.photo(new) or on_photos.baseline.photo(old)
     caption = (
         f"{new.label}\nit said {old.predicted} ({old.confidence:.0%})\nnow {new.predicted}"
         f" ({new.confidence:.0%})\n{new.path}"
     )
     return Picture.of(data, new.label, caption)
-
-
-def _changes(against: Against) -> list[tuple[str, Sequence[Pair]]]:
-    if against.comparison is None:
-        return []
-    both = [("Mended", against.comparison.mended), ("Broken", against.comparison.broken)]
-    return [(verb, pairs) for verb, pairs in both if pairs]
 
 
 def _line(pair: Pair) -> str:
@@ -184,7 +185,11 @@ def _line(pair: Pair) -> str:
 
 
 def _table(
-    title: str, header: Sequence[str], rows: Sequence[Row], form: str, safe: Callable[[str], str]
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Difference],
+    form: str,
+    safe: Callable[[str], str],
 ) -> str:
     if not rows:
         return f"{title}: none"
