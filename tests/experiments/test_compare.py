@@ -31,7 +31,6 @@ stages:
     outs: OUTS
     metrics: [metrics/evaluate.json: {cache: false}]
 """
-OLDER, NEWER = "outs: [reports]", "outs: [reports/predictions.csv, reports/review.csv]"
 
 
 def write_run(folder: Path, wrong: set[str], photos: dict[str, bytes], epochs: int) -> None:
@@ -76,10 +75,7 @@ def write_run(folder: Path, wrong: set[str], photos: dict[str, bytes], epochs: i
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a repository: tag v1, on it the experiment `idea`, then a commit with more photos.
-
-    The last has the tables as outs of their own, the others have the whole folder as one.
-    """
+    """Return a repository: tag v1, on it the experiment `idea`, then a commit with more photos."""
     folder = tmp_path_factory.mktemp("repository")
     run = runner(folder)
     names = [f"gold/{i}.png" for i in range(8)] + [f"{HOSTILE}/new\nline{i}.png" for i in range(4)]
@@ -100,7 +96,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos["gold/0.png"], photos["gold/9.png"] = photos["gold/1.png"], photos["gold/0.png"]
     del photos["gold/1.png"]  # another photo has the name of the first, which has another
     photos["gold/8.png"] = encoded(photo(99, TINTS[0]), "PNG")
-    (folder / "dvc.yaml").write_text(DVC_YAML.replace(OLDER, NEWER))
     write_run(folder, {"gold/8.png"}, photos, epochs=3)
     files = "[reports/predictions.csv, reports/review.csv]"
     (folder / "dvc.yaml").write_text(DVC_YAML.replace("OUTS", files))
