@@ -79,8 +79,8 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
     """Fit a linear head on the frozen features of the train and val photos."""
     backbone, digest = features.backbone(p, weights, ready)
     examples, texture = features.examples(backbone, digest, ready, workers=workers)
-    automatic = p.probe.l2 == "auto"
-    head = probe.fit(examples, None if p.probe.l2 == "auto" else p.probe.l2)
+    l2 = None if p.probe.l2 == "auto" else p.probe.l2
+    head = probe.fit(examples, l2)
     for log_loss in head.log_loss.values():
         log({"cv/log_loss": log_loss})
     return Trained(
@@ -89,7 +89,7 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
         about={
             "backbone": digest,
             "l2": head.l2,
-            "l2_chosen": automatic,
+            "l2_chosen": l2 is None,
             "temperature": round(head.temperature, 6),
         },
         figures={"cv/log_loss": head.log_loss[head.l2]},
