@@ -1,8 +1,13 @@
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from meadow.pipeline.manifest import Photos, Row
+from meadow.training import features
 
 BUSY = """
 import torch
@@ -26,4 +31,28 @@ def test_a_backbone_is_exported_where_pytorch_works_already(tmp_path: Path) -> N
         [sys.executable, "-c", BUSY], check=True, capture_output=True, text=True, timeout=120
     )
 
-    assert done.stdout == "backbone.onnx\n"
+    assert done.stdout.endswith("\nbackbone.onnx\n")
+
+
+def test_features_are_in_the_order_of_the_photos_and_none_is_left_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photo without features is an error: the others would move to its label."""
+    rows = [Row(str(i), "a", "train", "", "", str(i), 1, 1, 1) for i in (3, 1, 2)]
+    photos = Photos(rows, np.zeros((3, 1, 1, 3), np.uint8), np.zeros(3, np.int64))
+
+    def compute(
+        table: sqlite3.Connection, network: Path, photos: Photos, missing: list[int], workers: int
+    ) -> dict[str, tuple[bytes, bytes]]:
+        values = {i: np.float32(photos.rows[i].pixels_sha256).tobytes() for i in missing[:last]}
+        return {photos.rows[i].pixels_sha256: (2 * blob, blob) for i, blob in values.items()}
+
+    monkeypatch.setattr(features, "_compute", compute)
+    last = 3
+    vectors, texture = features.frozen(Path("none"), "digest", photos, workers=1)
+    last = 2
+    with pytest.raises(KeyError, match="2"):
+        features.frozen(Path("none"), "digest", photos, workers=1)
+
+    assert vectors.tolist() == [[[3], [3]], [[1], [1]], [[2], [2]]]
+    assert texture.tolist() == [[3], [1], [2]]

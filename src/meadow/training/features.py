@@ -157,8 +157,9 @@ def frozen(
                 "CREATE TABLE IF NOT EXISTS features"
                 " (pixels PRIMARY KEY, vectors BLOB, texture BLOB)"
             )
-            blobs = {row.pixels_sha256: _find(table, row.pixels_sha256) for row in photos.rows}
-            missing = [i for i, row in enumerate(photos.rows) if not blobs[row.pixels_sha256]]
+            keys = [row.pixels_sha256 for row in photos.rows]
+            blobs = {key: pair for key in keys if (pair := _find(table, key))}
+            missing = [i for i, key in enumerate(keys) if key not in blobs]
             if missing:
                 blobs |= _compute(table, network, photos, missing, workers)
     except sqlite3.DatabaseError as error:
@@ -166,7 +167,7 @@ def frozen(
             f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
             " the file: what is in it can be computed again."
         ) from None
-    vectors, texture = zip(*(blobs[row.pixels_sha256] or () for row in photos.rows), strict=True)
+    vectors, texture = zip(*(blobs[key] for key in keys), strict=True)
     return (
         np.frombuffer(b"".join(vectors), np.float32).reshape(len(vectors), len(VIEWS), -1),
         np.frombuffer(b"".join(texture), np.float32).reshape(len(texture), -1),
