@@ -11,6 +11,11 @@ from toys import draw_set
 
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., str]
+BROKEN_PROXIES = {
+    "http_proxy": "http://127.0.0.1:1",
+    "ALL_PROXY": "socks5://127.0.0.1:1",
+    "NO_PROXY": "::1,[fe80::1],10.0.0.0/8",
+}
 
 
 def runner(folder: Path) -> Run:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clones import BROKEN_PROXIES
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from toys import encoded, photo
@@ -168,11 +169,14 @@ def test_a_service_without_a_model_does_not_start(project: Path) -> None:
 def test_a_photo_of_any_size_that_prepare_takes_is_compared(
     in_packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """25 MB here; and no setting of the shell has a say in it."""
+    """25 MB here; and no setting or proxy of the shell has a say in it."""
     with Path("reports/predictions.csv").open(encoding="utf-8", newline="") as file:
         record = next(csv.DictReader(file))
     data = (Path("data/raw") / record["path"]).read_bytes()
     monkeypatch.setattr(package, "sample", lambda _: [record])
+    for name, value in BROKEN_PROXIES.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BENTOML_CONFIG", "no/such")
     monkeypatch.setenv("MEADOW_MODEL", "no/such")
     monkeypatch.setenv("MEADOW_MAX_BODY", "2000")
     photo = tmp_path / record["path"]

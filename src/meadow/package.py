@@ -97,7 +97,9 @@ def content_hash(folder: Path) -> str:
 
 
 def build(staged: Path, version: str, home: Path) -> Path:
-    """Run `bentoml build` in a home of its own; return the Bento's folder."""
+    """Run `bentoml build` in a home of its own, without the shell's; return the Bento's folder."""
+    for name in [name for name in os.environ if name.startswith("BENTOML_")]:
+        del os.environ[name]
     os.environ.update(BENTOML_HOME=str(home), BENTOML_DO_NOT_TRACK="True")
     import bentoml  # it makes its home when it is imported
 

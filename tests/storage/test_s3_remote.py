@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from servers import BUCKET, KEY, SECRET, Server, meadow, point, small_project
 
 from meadow.errors import MeadowError
-from meadow.storage import s3_remote
+from meadow.storage import local_config, s3_remote
 from meadow.storage.s3_remote import MissingError, Remote
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def folder(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def modify(name: str, value: str) -> None:
-    s3_remote.configure(s3_remote.section_of("minio"), **{name: value})
+    local_config.configure(local_config.section_of("minio"), **{name: value})
 
 
 def test_a_remote_that_works_passes(folder: Path, server: Server) -> None:
@@ -113,7 +113,7 @@ def test_keys_may_come_from_the_environment(
     folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in CI: nothing is written to disk; without them the three ways are named."""
-    s3_remote.LOCAL.unlink()
+    local_config.LOCAL.unlink()
     modify("endpointurl", server.endpoint)
     with pytest.raises(MeadowError, match=r"no keys .*`make minio`.*config\.local.*AWS_ACCESS_KEY"):
         Remote.load().check(write=False)

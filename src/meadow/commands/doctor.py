@@ -11,7 +11,8 @@ from configobj import ConfigObj
 from packaging.utils import canonicalize_name
 
 from meadow.errors import MeadowError
-from meadow.storage import dvc_git, dvc_objects, s3_remote
+from meadow.storage import dvc_git, dvc_objects
+from meadow.storage.local_config import LOCAL
 from meadow.storage.s3_remote import Remote
 
 FREE = 2**30  # bytes
@@ -91,13 +92,13 @@ def keys() -> str:
             if settings.get("secret_access_key", "...") != "...":
                 raise MeadowError(
                     f"{path} is in Git and has the key of {section} in it. Move the line to"
-                    f" {s3_remote.LOCAL}, and have the server's owner make another key."
+                    f" {LOCAL}, and have the server's owner make another key."
                 )
-    if not s3_remote.LOCAL.exists():
-        return f"no {s3_remote.LOCAL}"
-    if s3_remote.LOCAL.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise MeadowError(f"others can read {s3_remote.LOCAL}. Run `chmod 600 {s3_remote.LOCAL}`.")
-    return f"{s3_remote.LOCAL}, for its owner only"
+    if not LOCAL.exists():
+        return f"no {LOCAL}"
+    if LOCAL.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise MeadowError(f"others can read {LOCAL}. Run `chmod 600 {LOCAL}`.")
+    return f"{LOCAL}, for its owner only"
 
 
 def cache() -> str:

@@ -6,7 +6,7 @@ import vl_convert
 
 from meadow.errors import run
 from meadow.pipeline import atomic
-from meadow.storage import s3_remote
+from meadow.storage import local_config
 
 FILE = Path(".dvc/plots.html")  # never in Git: 0.9 MB that vl-convert-python brings along
 PAGE = """<!DOCTYPE html>
@@ -34,7 +34,7 @@ def write() -> None:
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     with atomic.whole(FILE) as part:
         part.write_text(PAGE.replace("SCRIPT", script), "utf-8")
-    s3_remote.configure("plots", html_template=FILE.name)
+    local_config.configure("plots", html_template=FILE.name)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from meadow import params
 from meadow.errors import MeadowError
 from meadow.experiments import search_space
 from meadow.experiments.objective import Objective
-from meadow.storage import dvc_git, s3_remote
+from meadow.storage import dvc_git, local_config
 
 FOLDER = Path(".dvc/tmp/sweeps")  # ignored by Git and DVC
 # On any machine: while one trial starts Python and DVC on one core, the other computes on all of
@@ -252,8 +252,8 @@ def _clone(folder: Path, cache: str) -> Path:
     for key in ("user.name", "user.email"):
         known = dvc_git.git("config", "--get", "--default", "meadow", key)
         dvc_git.git("config", key, known, cwd=clone)
-    if s3_remote.LOCAL.exists():
-        shutil.copy2(s3_remote.LOCAL, clone / s3_remote.LOCAL)
+    if local_config.LOCAL.exists():
+        shutil.copy2(local_config.LOCAL, clone / local_config.LOCAL)
     dvc_git.dvc("cache", "dir", "--local", cache, cwd=clone, quiet=True)
     return clone
 

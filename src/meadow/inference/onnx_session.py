@@ -5,6 +5,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+ort.set_default_logger_severity(3)  # errors: its warnings, of graphs that it mends itself, are red
+
 
 def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
     """Open an ONNX model.

@@ -1,16 +1,22 @@
 """A client of the running service."""
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from meadow.errors import MeadowError
+from meadow.pipeline.ports import on_loopback
 
 if TYPE_CHECKING:
     import httpx
 
 TRIES = 6
 LONGEST_WAIT = 10.0  # seconds between two of them
+_PROXIES = (
+    "Set http_proxy, https_proxy or ALL_PROXY to http://HOST:PORT, or name the service's host in"
+    " NO_PROXY."
+)
 
 
 class RefusedError(MeadowError):
@@ -24,9 +30,14 @@ class RefusedError(MeadowError):
 class Client:
     """Asks a service; may be used by several threads at once, and keeps its connections open.
 
+    On this machine it asks directly, elsewhere by the proxy that the environment names.
+
     Args:
         url: such as http://localhost:3000.
         key: for a service that wants one; else from MEADOW_API_KEY.
+
+    Raises:
+        MeadowError: the proxy's setting cannot be used.
 
     """
 
@@ -35,8 +46,20 @@ class Client:
 
         self.url = url.rstrip("/")
         key = os.environ.get("MEADOW_API_KEY") if key is None else key
+        proxy = "" if on_loopback(url) else _proxy(url)
+        try:
+            # With a transport httpx leaves the environment's proxies alone: an IPv6 address in
+            # NO_PROXY or a SOCKS proxy for other programs would be an error.
+            transport = httpx.HTTPTransport(proxy=proxy or None)
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise MeadowError(
+                f"the proxy {_shown(proxy)!r} cannot be used: {error} {_PROXIES}"
+            ) from None
+        self._through = f" through the proxy {_shown(proxy)!r}" if proxy else ""
         self._http = httpx.Client(
-            timeout=60, headers={"Authorization": f"Bearer {key}"} if key else {}
+            transport=transport,
+            timeout=60,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
         )
 
     def __enter__(self) -> "Client":
@@ -85,9 +108,23 @@ class Client:
                 headers={"Content-Type": "application/octet-stream"},
             )
         except (httpx.TransportError, httpx.InvalidURL) as error:
+            advice = _PROXIES if self._through else "Start it with `make serve`."
             raise MeadowError(
-                f"{self.url} cannot be reached: {error}. Start it with `make serve`."
+                f"{self.url} cannot be reached{self._through}: {error}. {advice}"
             ) from None
+
+
+def _proxy(url: str) -> str:
+    """Return the proxy that the environment names for a URL, or nothing."""
+    from requests.utils import get_environ_proxies, select_proxy  # 0.1 s; knows CIDR in NO_PROXY
+
+    proxy = select_proxy(url, get_environ_proxies(url)) or ""
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _shown(proxy: str) -> str:
+    """Return a proxy's URL without its user and password."""
+    return re.sub(r"//.*@", "//", proxy)
 
 
 def _wait(seconds: str) -> float:

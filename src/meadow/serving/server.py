@@ -7,13 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from meadow.errors import MeadowError
-from meadow.pipeline.ports import free_port
+from meadow.pipeline.ports import answers, free_port
 from meadow.serving.settings import PREFIX
 
 BENTO = Path("models/bento")
@@ -28,7 +27,8 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
     Args:
         target: what `bentoml serve` gets. A path is made absolute: BentoML 1.4.39 looks for a
             relative one below itself.
-        settings: of the service, such as `MEADOW_QUEUE="2"`; those of the shell do not count.
+        settings: of the service, such as `MEADOW_QUEUE="2"`; the shell's do not count, nor those of
+            BentoML.
 
     Yields:
         The URL, when it answers.
@@ -40,7 +40,11 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as home, Path(home, "log").open("w+b") as log:
         port = str(free_port())
         name = str(target.resolve()) if isinstance(target, Path) else target
-        shell = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        shell = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith((PREFIX, "BENTOML_"))
+        }
         # A home of its own: BentoML's is global, and a start wipes the metrics of another.
         bentoml = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
         # Compiled modules beside the Bento's own hold time stamps, and package would keep them.
@@ -69,14 +73,12 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
 def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + READY_WITHIN
     while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310
-                return
-        except OSError:
-            # BentoML starts a worker that failed again and again
-            if server.poll() is not None or b"startup failed" in log.read_bytes():
-                break
-            time.sleep(0.05)
+        if answers(url):
+            return
+        # BentoML starts a worker that failed again and again
+        if server.poll() is not None or b"startup failed" in log.read_bytes():
+            break
+        time.sleep(0.05)
     tail = log.read_text("utf-8", "replace")[-2000:]
     raise MeadowError(f"the service did not start:\n{tail}")
 

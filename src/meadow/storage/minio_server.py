@@ -7,15 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
-import urllib.request
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic, cache
-from meadow.pipeline.ports import free_port
-from meadow.storage import s3_remote
+from meadow.pipeline.ports import answers, free_port, on_loopback
+from meadow.storage import local_config
 from meadow.storage.s3_remote import Remote
 
 MODULE = "github.com/minio/minio"
@@ -41,7 +40,7 @@ def start() -> None:
     try:
         store.make_bucket()
     except MeadowError as error:
-        if urlsplit(store.endpoint).hostname not in ("127.0.0.1", "localhost"):
+        if not on_loopback(store.endpoint):
             raise MeadowError(f"{error} `make minio` starts a server on 127.0.0.1 only.") from None
     else:
         print(f"{store.endpoint} is up, with bucket {store.bucket!r}.")
@@ -63,12 +62,12 @@ def start() -> None:
         else:
             _compose("up", "--detach", "--wait", MINIO_PORT=str(port), **keys)
     if endpoint != store.settings.get("endpointurl"):
-        s3_remote.configure(s3_remote.section_of(store.name), endpointurl=endpoint)
+        local_config.configure(local_config.section_of(store.name), endpointurl=endpoint)
     store = Remote.load()
     store.make_bucket()
     print(
         f"MinIO is up at {endpoint}, with bucket {store.bucket!r}; its keys are in"
-        f" {s3_remote.LOCAL}. Next: `make share`."
+        f" {local_config.LOCAL}. Next: `make share`."
     )
 
 
@@ -133,7 +132,7 @@ def _keys(store: Remote) -> dict[str, str]:
             "access_key_id": f"meadow-{secrets.token_hex(4)}",
             "secret_access_key": secrets.token_urlsafe(24),
         }
-        s3_remote.configure(s3_remote.section_of(store.name), **settings)
+        local_config.configure(local_config.section_of(store.name), **settings)
     return {
         "MINIO_ROOT_USER": settings["access_key_id"],
         "MINIO_ROOT_PASSWORD": settings["secret_access_key"],
@@ -158,11 +157,9 @@ def _serve(program: Path, endpoint: str, keys: dict[str, str], lock: IO[str]) ->
     lock.flush()
     end = time.monotonic() + READY_WITHIN
     while server.poll() is None and time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(f"{endpoint}/minio/health/ready", timeout=1):  # noqa: S310
-                return
-        except OSError:
-            time.sleep(0.05)
+        if answers(f"{endpoint}/minio/health/ready"):
+            return
+        time.sleep(0.05)
     server.kill()
     raise MeadowError(f"MinIO did not start:\n{LOG.read_text('utf-8', 'replace')[-2000:]}")
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,15 +12,14 @@ import botocore.config
 import botocore.session
 from botocore import exceptions
 from botocore.parsers import ResponseParserError
-from configobj import ConfigObj
 from dvc.config import ConfigError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from meadow.errors import MeadowError
-from meadow.pipeline import atomic
+from meadow.pipeline.ports import ask_directly
+from meadow.storage.local_config import LOCAL
 
-LOCAL = Path(".dvc/config.local")  # never in Git: keys, and what is true of this machine only
 TIMEOUT = 5  # seconds without a byte
 PIECE = 2**20  # bytes of an object in memory
 SKEW = timedelta(minutes=5)  # S3 refuses 15
@@ -68,6 +66,7 @@ class Remote:
                         f"the default remote of .dvc/config is {name!r} with the url {url!r}; it"
                         " must be an S3 one. Run `dvc remote add --default NAME s3://BUCKET/dvc`."
                     )
+                ask_directly(settings.get("endpointurl", ""))
                 remote = repo.cloud.get_remote(name)
                 client = _client(remote.fs.fs_args)
         except ConfigError as error:
@@ -204,6 +203,11 @@ class Remote:
                 f"{self.endpoint} fell silent for {TIMEOUT} s when asked to {action}. Run this"
                 " again; if it stays so, see the server's log."
             ) from None
+        except exceptions.ProxyConnectionError as error:
+            raise MeadowError(
+                f"{self.endpoint} cannot be reached: {error}. Set http_proxy and https_proxy to"
+                " http://HOST:PORT, or name the server's host in NO_PROXY."
+            ) from None
         except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
             raise MeadowError(
                 f"nothing answers at {self.endpoint}: {_last(error)}. Start it with `make minio`,"
@@ -254,21 +258,6 @@ class Remote:
             f"{self.endpoint} answers {status['HTTPStatusCode']} {code} to {action}:"
             f" {error.response['Error'].get('Message', '')} {advice}"
         )
-
-
-def section_of(name: str) -> str:
-    """Return the name of a remote's section in DVC's configuration."""
-    return f'remote "{name}"'
-
-
-def configure(section: str, **settings: str) -> None:
-    """Write settings into a section of .dvc/config.local; nobody but its owner may read it."""
-    config = ConfigObj(str(LOCAL), encoding="utf-8")
-    config[section] = {**config.get(section, {}), **settings}
-    with atomic.whole(LOCAL) as part:
-        part.touch(0o600)
-        with part.open("wb") as file:
-            config.write(file)
 
 
 def _client(arguments: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from meadow.errors import MeadowError
-from meadow.storage import dvc_git, dvc_objects, s3_remote
+from meadow.storage import dvc_git, dvc_objects, local_config
 from meadow.storage.s3_remote import MissingError, Remote
 
 OBJECTS_SHOWN = 10
@@ -75,8 +75,8 @@ def verify() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         clone, cache, state = (Path(temporary, name) for name in ("clone", "cache", "state"))
         dvc_git.git("clone", "--quiet", "--no-local", str(Path.cwd()), str(clone))
-        if s3_remote.LOCAL.exists():
-            shutil.copy2(s3_remote.LOCAL, clone / s3_remote.LOCAL)
+        if local_config.LOCAL.exists():
+            shutil.copy2(local_config.LOCAL, clone / local_config.LOCAL)
         dvc_git.dvc("config", "--local", "cache.dir", str(cache), cwd=clone)
         dvc_git.dvc("config", "--local", "core.site_cache_dir", str(state), cwd=clone)
         try:
