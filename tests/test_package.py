@@ -95,14 +95,18 @@ def test_it_installs_the_serving_group_alone_and_locked(in_packaged: Path) -> No
                 assert canonicalize_name(needed.name) in locked, f"{name}: {line}"
 
 
-def test_a_linked_model_is_refused(in_packaged: Path, tmp_path: Path) -> None:
+def test_a_linked_model_is_packed_as_a_file(in_packaged: Path, tmp_path: Path) -> None:
     """BentoML would copy the link, and the Bento hold no model (DVC's cache.type symlink)."""
     model = Path("models/classifier/model.onnx")
+    content = model.read_bytes()
     moved = model.rename(tmp_path / "model.onnx")
     model.symlink_to(moved)
+    staged = package.stage(tmp_path / "staged") / model
+    moved.unlink()
 
-    with pytest.raises(MeadowError, match=r"model\.onnx, which is a link"):
-        package.stage(tmp_path / "staged")
+    assert staged.read_bytes() == content
+    with pytest.raises(MeadowError, match=r"model\.onnx of bentofile\.yaml is missing"):
+        package.stage(tmp_path / "again")
 
 
 def test_another_answer_than_evaluates_fails_the_stage(in_packaged: Path, tmp_path: Path) -> None:

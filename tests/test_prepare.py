@@ -1,7 +1,9 @@
 import csv
 import errno
+import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -275,6 +277,34 @@ def test_a_link_out_of_the_set_is_not_followed(toy_set: Path, tmp_path: Path) ->
         "gold/link.jpg": "link",
         "gold/nowhere.jpg": "link",
     }
+
+
+def test_a_link_into_a_dvc_cache_is_a_photo(toy_set: Path, tmp_path: Path) -> None:
+    """DVC advises `cache.type symlink` for machines that several people share."""
+    prepare()
+    as_files = contents(Path("data/prepared"))
+    for path in toy_set.glob("*/*.jpg"):
+        md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        cached = tmp_path / "shared cache/files/md5" / md5[:2] / md5[2:]
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(cached)
+        path.symlink_to(cached)
+    prepare()
+
+    assert contents(Path("data/prepared")) == as_files
+    assert not left_out()
+
+
+def test_a_class_folder_that_is_a_link_is_refused(toy_set: Path, tmp_path: Path) -> None:
+    """`dvc add` passes over it without a word; the advice makes a set that it keeps whole."""
+    (toy_set / "moss").rename(tmp_path / "elsewhere")
+    (toy_set / "moss").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MeadowError, match="'data/raw/moss' is a link") as refused:
+        prepare()
+
+    command = re.findall("`(.*?)`", str(refused.value))[0]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert len(list((tmp_path / "COPY/moss").iterdir())) == 16
 
 
 def test_a_file_beside_the_class_folders_is_refused(toy_set: Path) -> None:

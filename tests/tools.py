@@ -30,6 +30,13 @@ def _namespaces() -> bool:
         return False
 
 
+def _networks() -> bool:
+    """Tell whether a command may have a network of its own, and interfaces in it."""
+    link = "ip link add name one type veth peer name two"
+    command = [*NAMESPACE, "--net", "sh", "-c", link]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
 # by name: how to get it, and whether it is there
 TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
     "Chromium": ("apt-get install chromium", lambda: CHROMIUM),
@@ -39,6 +46,10 @@ TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
     ),
     "Go": ("https://go.dev/dl", lambda: shutil.which("go")),
     "mount namespaces": ("unshare --mount, by root or with user namespaces", _namespaces),
+    "network namespaces": (
+        "apt-get install iproute2; unshare --net, by root or with user namespaces",
+        lambda: _namespaces() and _networks(),
+    ),
     "photos": ("the 400 real ones have no licence to be copied", PHOTOS.is_dir),
 }
 

@@ -61,15 +61,15 @@ def package() -> None:
 def stage(folder: Path) -> Path:
     """Copy bentofile.yaml and what it includes to an empty folder.
 
-    BentoML copies links as links, and the Bento would hold no model; here they are refused.
+    As files: DVC may link the model into its cache, BentoML copies links as links, and the Bento
+    would hold no model.
     """
     recipe = yaml.safe_load(Path("bentofile.yaml").read_text("utf-8"))
     named = ["bentofile.yaml", recipe["python"]["requirements_txt"], *recipe["include"]]
     for source in chain.from_iterable(map(_files, named)):
-        if source.is_symlink() or not source.is_file():
+        if not source.is_file():
             raise MeadowError(
-                f"bentofile.yaml includes {source}, which is a link or missing. Run `dvc repro`,"
-                " or `dvc unprotect models/classifier` where DVC links its files."
+                f"bentofile.yaml includes {source}, which is missing. Run `dvc repro`."
             )
         target = folder / source
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -151,7 +151,7 @@ def _followed(link: Path, root: Path) -> Path:
         real = link.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
         raise MeadowError(f"the link {str(link)!r} leads nowhere. Remove it.") from None
-    if not real.is_relative_to(root):
+    if discovery.leads_out(root, link):
         raise MeadowError(
             f"the link {str(link)!r} leads out of {root}, to {str(real)!r}. Only links inside are"
             f" followed: `cp -rL {root} COPY` replaces all by what they lead to; then `meadow data"

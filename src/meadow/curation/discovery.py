@@ -1,6 +1,8 @@
 """A set of photos on disk: one folder per class."""
 
 import os
+import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from meadow.errors import MeadowError
 from meadow.pipeline.image import OTHER_SUFFIXES, SUFFIXES
 
 MAX_CLASSES = 1000
+CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in a DVC cache
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,26 @@ def find(folder: Path) -> list[PhotoFile]:
         if "/" in path or looks_like_a_photo(path):  # not a README, or a list of check sums
             check_name(folder, path)
             files.append(PhotoFile(path, path.partition("/")[0]))
-    tops = {path.name for path in folder.iterdir() if path.is_dir() and not is_litter(path.name)}
-    check_classes(folder, tops, {file.label for file in files})
+    tops = [path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name)]
+    for top in tops:
+        if top.is_symlink():
+            raise MeadowError(
+                f"the class folder {_printable(str(top))} is a link, and DVC keeps nothing that is"
+                f" behind one. Run `cp -rL {shlex.quote(str(folder))} COPY`, then `meadow data"
+                " import COPY`."
+            )
+    check_classes(folder, {path.name for path in tops}, {file.label for file in files})
     return files
+
+
+def leads_out(folder: Path, path: Path) -> bool:
+    """Tell whether a path is a link that leads out of the set.
+
+    Links to objects of a DVC cache do not: they are how DVC checks out with `cache.type symlink`.
+    """
+    real = os.path.realpath(path)
+    inside = Path(real).is_relative_to(os.path.realpath(folder))
+    return not (inside or CACHED.search(real))
 
 
 def walk(folder: Path) -> list[str]:

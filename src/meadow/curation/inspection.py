@@ -1,14 +1,13 @@
 """A look at one file of a set: a photo with what the later steps need of it, or what is wrong."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meadow.curation import near_duplicates
+from meadow.curation import discovery, near_duplicates
 from meadow.curation.discovery import PhotoFile
 from meadow.errors import MeadowError
 from meadow.pipeline.image import MAX_BYTES, PhotoError, Preprocessing, opened
@@ -54,7 +53,7 @@ def inspect(
     """Read and decode one file.
 
     Args:
-        folder: the set's folder; a link that leads out of it is bad.
+        folder: the set's folder; a link that leads out of it is bad, except into a DVC cache.
         file: the file.
         preprocessing: makes the network's input.
         min_side: a photo with a shorter side, in pixels, is bad.
@@ -70,7 +69,7 @@ def inspect(
     """
     path = folder / file.path
     try:
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        if discovery.leads_out(folder, path):
             return BadPhoto(file, "link", "a link that leads out of the set")
         if not path.is_file():
             return BadPhoto(file, "link", "a link to a folder or to nothing")
