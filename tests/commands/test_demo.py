@@ -10,6 +10,8 @@ import yaml
 from clones import ROOT, attempt, runner
 from servers import BUCKET, Server, meadow, point
 
+from meadow.commands.demo import rounded_otherwise
+
 pytestmark = pytest.mark.slow
 
 
@@ -43,6 +45,29 @@ def test_the_demo_reproduces_the_committed_data(demo: tuple[Path, str]) -> None:
     assert outs(ROOT / "dvc.lock", "prepare") == outs(clone / "dvc.lock", "prepare")
     figures = json.loads((clone / "metrics/evaluate.json").read_text())
     assert figures["accuracy"] >= 0.9  # 0.978 where it was written; +- 0.016 is chance
+
+
+@pytest.mark.parametrize(
+    ("section", "said"), [("outs", True), ("deps", False), (None, False)]
+)  # fmt: skip
+def test_another_processor_is_said_to_round_otherwise(
+    section: str | None, said: bool, project: Path
+) -> None:
+    """Other outs of the same deps; not after a change of the code, nor of the same outs."""
+    run = runner(project)
+    stage = {name: [{"path": name, "md5": "1"}] for name in ("deps", "outs")}
+    lock = project / "dvc.lock"
+    lock.write_text(yaml.safe_dump({"stages": {"train": stage}}))
+    run("git", "init", "-q")
+    assert not rounded_otherwise()
+    run("git", "add", "dvc.lock")
+    run("git", "commit", "-qm", "a run")
+    stage["outs"][0]["md5"] = "2" if section else "1"
+    if section == "deps":
+        stage["deps"][0]["md5"] = "2"
+    lock.write_text(yaml.safe_dump({"stages": {"train": stage}}))
+
+    assert rounded_otherwise() is said
 
 
 def test_its_outs_are_shared(demo: tuple[Path, str], tmp_path: Path) -> None:

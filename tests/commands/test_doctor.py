@@ -61,6 +61,16 @@ def test_a_repository_without_an_author_is_named(
         doctor.git()
 
 
+def test_an_owner_that_git_doubts_is_in_its_own_words(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They name the command that mends it; a clone or `git init` would not."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+
+    with pytest.raises(MeadowError, match=r"dubious ownership[\s\S]*--add safe\.directory"):
+        doctor.git()
+
+
 def test_a_key_in_git_is_named_and_not_printed(folder: Path) -> None:
     """`dvc remote modify` without --local puts it there."""
     runner(folder)("dvc", "remote", "modify", "minio", "secret_access_key", "do-not-tell")

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import yaml
+
 from meadow.commands import synthetic
+from meadow.errors import MeadowError
 from meadow.pipeline import atomic, manifest
 from meadow.serving import server
 from meadow.serving.client import Client
@@ -15,6 +18,12 @@ Next
   dvc exp run -S train.finetune.lr=1e-3    try another value; `dvc exp show` compares
   meadow data import DIR                   your own photos, one folder per class; then
   meadow recipe probe && dvc repro         a pretrained network on them"""
+
+ROUNDED = """
+Other last digits than the committed ones: another processor rounds differently, and so may other
+versions of the packages. Changed for that: {changed}.
+  git commit -am "The demo, as this machine makes it"    keeps yours
+  git checkout dvc.lock metrics                          takes back the committed ones"""
 
 
 def draw(folder: Path, count: int = 400) -> None:
@@ -41,3 +50,20 @@ def demo(folder: Path) -> None:
     with server.serving(server.BENTO) as url, Client(url) as client:
         print(json.dumps(client.ask(photo.read_bytes()), indent=2))
     print(NEXT)
+    if rounded_otherwise():
+        changed = dvc_git.git("diff", "--name-only", "HEAD", "--", "dvc.lock", "metrics").split()
+        print(ROUNDED.format(changed=", ".join(changed)))
+
+
+def rounded_otherwise() -> bool:
+    """Tell whether a stage made other outs than the committed ones, of the same dependencies."""
+    try:
+        committed = yaml.safe_load(dvc_git.git("show", "HEAD:./dvc.lock"))["stages"]
+    except MeadowError:  # there is no commit, or it has no run
+        return False
+    here = yaml.safe_load(Path("dvc.lock").read_text("utf-8"))["stages"]
+    return any(
+        stage != here[name] and {**stage, "outs": here[name]["outs"]} == here[name]
+        for name, stage in committed.items()
+        if name in here
+    )

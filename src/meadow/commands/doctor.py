@@ -53,7 +53,9 @@ def git() -> str:
     ):
         try:
             dvc_git.git(*arguments)
-        except MeadowError:
+        except MeadowError as error:
+            if "safe.directory" in str(error):  # Git says itself what mends a doubtful owner
+                raise
             raise MeadowError(f"`git {' '.join(arguments)}` failed. {advice}") from None
     return dvc_git.git("--version").removeprefix("git version ")
 
@@ -128,7 +130,7 @@ def reach() -> str:
     """Find the remote's server, its bucket, and the right to read it."""
     store = Remote.load()
     store.read()
-    return f"{store.name}: s3://{store.bucket}/{store.prefix} at {store.endpoint}"
+    return f"{store.name}: {store.where}"
 
 
 def write() -> str:

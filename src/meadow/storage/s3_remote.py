@@ -88,6 +88,11 @@ class Remote:
         """Where the server is."""
         return str(self.client.meta.endpoint_url)
 
+    @property
+    def where(self) -> str:
+        """Name the place of the objects: the server, the bucket and the prefix in it."""
+        return f"s3://{self.bucket}/{self.prefix} at {self.endpoint}"
+
     def check(self, *, write: bool) -> None:
         """Make sure that DVC can read the bucket, and write if asked for, within seconds.
 
