@@ -7,9 +7,10 @@ when the list of its files is there. These functions look.
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
@@ -84,6 +85,46 @@ def outs(project: Path) -> list[tuple[str, str]]:
             for out in repo.index.outs
             if out.use_cache and out.hash_info
         ]
+
+
+def push(commits: Sequence[str], there: Set[str]) -> tuple[set[str], int]:
+    """Push the run cache, and what the workspace and these commits need, to the default remote.
+
+    `dvc push` takes all commits or none, and reads the pipeline of each several times.
+
+    Args:
+        commits: their hashes.
+        there: what the remote is known to have.
+
+    Returns:
+        The names of all objects that are needed, and how many were pushed.
+
+    Raises:
+        MeadowError: some could not be pushed; DVC has said why.
+
+    """
+    try:
+        with Repo() as repo, repo.lock:
+            used = repo.used_objs(revs=list(commits), push=True, skip_failed=True)
+            hashes = set().union(*used.values())
+            needed = {name(str(info.value)) for info in hashes}
+            local = cache()
+            for listing in [
+                local / of_folder for of_folder in needed if of_folder.endswith(".dir")
+            ]:
+                if listing.exists():
+                    needed |= {*members(listing.read_bytes()).values()}
+            runs = {path.relative_to(local).as_posix() for path in local.glob("runs/*/*/*")}
+            if runs - there:
+                repo.stage_cache.push(None)
+            if needed <= there:
+                return needed, 0
+            result = repo.cloud.push(hashes)
+    except (DvcException, BotoCoreError, OSError) as error:
+        raise MeadowError(f"`dvc push` failed: {error}") from None
+    if result.failed:
+        raise MeadowError(f"{len(result.failed)} objects could not be pushed")
+    return needed, len(result.transferred)
 
 
 def _md5(path: Path) -> str:

@@ -5,18 +5,24 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from meadow.errors import MeadowError
+from meadow.pipeline import atomic
 from meadow.storage import dvc_git, dvc_objects, local_config
 from meadow.storage.s3_remote import MissingError, Remote
 
 OBJECTS_SHOWN = 10
+SHARED = Path(".dvc/tmp/meadow/shared.json")  # ignored by Git and DVC
+EXPERIMENTS = "refs/exps/[0-9a-f][0-9a-f]"  # other refs there are DVC's own
+OF_EXPERIMENT = re.compile(rf"\t{EXPERIMENTS}/")
 
 
 def share() -> None:
     """Push what a colleague needs: data and models of all commits, run cache, experiments.
 
+    Commits that were shared before are not looked at again while their objects are on the remote.
     Commits themselves are pushed by their author; what Git lacks for a colleague is said.
 
     Raises:
@@ -25,13 +31,19 @@ def share() -> None:
     """
     store = Remote.load()
     store.check(write=True)
-    store.forget(incomplete(store, dvc_objects.cache()))
+    there = store.sizes()
+    wrong = incomplete(there, dvc_objects.cache())
+    store.forget(wrong)
     origin = dvc_git.git("remote").partition("\n")[0]
-    experiments = dvc_git.dvc("exp", "list", "--all-commits", "--name-only", quiet=True).strip()
+    experiments = _experiments("for-each-ref", "--format=%(objectname)\t%(refname)", "refs/exps")
     try:
-        dvc_git.dvc("push", "--run-cache", "--all-commits")
-        if experiments and origin:
-            dvc_git.dvc("exp", "push", "--all-commits", origin)
+        _push(store, there.keys() - wrong)
+        if (
+            origin
+            and experiments
+            and experiments - _experiments("ls-remote", origin, "refs/exps/*")
+        ):
+            dvc_git.dvc("exp", "push", "--all-commits", "--no-cache", origin)
     except MeadowError as error:
         store.check(write=True)  # it says better than DVC what is wrong
         raise MeadowError(f"{error}. Nothing is lost: run `make share` again.") from None
@@ -43,12 +55,53 @@ def share() -> None:
         print("Git's part is not shared yet. Next: `git push`.")
 
 
-def incomplete(store: Remote, cache: Path) -> list[str]:
+def _push(store: Remote, there: Set[str]) -> None:
+    """Push all that the remote lacks, of the workspace and of each commit and experiment.
+
+    Args:
+        store: the remote.
+        there: names of the whole objects on it.
+
+    Raises:
+        MeadowError: not all could be pushed.
+
+    """
+    commits, objects = _shared(store)
+    if not objects <= there:  # somebody has removed what was shared: look at all commits again
+        commits, objects = set(), set()
+    refs = ["HEAD", "--branches", "--tags", "--remotes", f"--glob={EXPERIMENTS}/*"]
+    new = sorted(set(dvc_git.git("rev-list", *refs).split()) - commits)
+    needed, pushed = dvc_objects.push(new, there)
+    print(f"{pushed} objects pushed." if pushed else "The remote has all objects.")
+    if needed <= store.sizes().keys():  # not so where an old version was never pulled
+        content = {"commits": sorted(commits | {*new}), "objects": sorted(objects | needed)}
+        atomic.write_json(SHARED, {store.where: content})
+
+
+def _shared(store: Remote) -> tuple[set[str], set[str]]:
+    """Return the commits that are known to be on this remote, and the objects that they need."""
+    try:
+        content = json.loads(SHARED.read_text("utf-8"))[store.where]
+        return set(content["commits"]), set(content["objects"])
+    except (OSError, ValueError, KeyError):
+        return set(), set()
+
+
+def _experiments(*command: str) -> set[str]:
+    """Return commit and ref of each experiment that a command of Git lists."""
+    return {line for line in dvc_git.git(*command).splitlines() if OF_EXPERIMENT.search(line)}
+
+
+def incomplete(there: Mapping[str, int], cache: Path) -> list[str]:
     """Return the objects on the remote that a push would wrongly take for whole.
 
     That is those of another size than the cache's, and the lists of folders that lack a file there.
+
+    Args:
+        there: bytes of each object on the remote by its name.
+        cache: DVC's.
+
     """
-    there = store.sizes()
     both = [name for name in dvc_objects.names(cache) if name in there]
     wrong = {name for name in both if there[name] != (cache / name).stat().st_size}
     for name in both:
