@@ -49,7 +49,7 @@ def test_a_cache_may_link_its_files(first_run: Path, tmp_path: Path, kind: str) 
     run("dvc", "config", "--local", "cache.type", kind)
     run("dvc", "checkout", "--relink")
     photo = project / "data/raw/gold/000.jpg"
-    run("dvc", "repro", "--force")
+    run("dvc", "repro", "--force", "--single-item", "prepare", "package")
     run("dvc", "checkout", "--relink")
 
     assert photo.is_symlink() == (kind == "symlink")
@@ -61,10 +61,10 @@ def test_a_cache_may_link_its_files(first_run: Path, tmp_path: Path, kind: str) 
 
 
 def test_a_folder_may_have_spaces_and_parentheses(first_run: Path, tmp_path: Path) -> None:
-    """All stages run there, and `make serve` serves."""
+    """BentoML builds there, and `make serve` serves."""
     project = copied(first_run, tmp_path / "My Photos (2026)")
     run = runner(project)
-    run("dvc", "repro", "--force")
+    run("dvc", "repro", "--force", "--single-item", "prepare", "package")
     (project / ".venv").mkdir()
     (project / ".venv/installed").touch()  # newer than what `make` would install anew
     port = str(free_port())
