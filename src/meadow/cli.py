@@ -55,6 +55,15 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command.add_argument("--from", dest="source", type=path, metavar="DIR", help="a copy at hand")
     command = data("import", _data_import, "your own: a folder or zip, one folder per class")
     command.add_argument("source", type=path, metavar="DIR|ZIP")
+    command.add_argument(
+        "--merge-splits", action="store_true", help="make one set of train/CLASS, test/CLASS, ..."
+    )
+    command.add_argument(
+        "--labels", type=path, metavar="FILE", help="a CSV or JSON file with the photos' labels"
+    )
+    command.add_argument(
+        "--columns", nargs=2, metavar=("PHOTO", "LABEL"), help="of this file, if they are not found"
+    )
     report = _call("reporting.dataset_report:data_report", "html")
     command = data("report", report, "a page about the set: what is in it, and what is odd")
     command.add_argument("--html", type=path, default="data-report.html", metavar="FILE")
@@ -174,7 +183,8 @@ def _data_import(chosen: argparse.Namespace) -> None:
         raise MeadowError(
             f"{chosen.source} is the set itself. Track its changes: `dvc add {folder}`."
         )
-    _replace_set(lambda folder: importing.import_set(chosen.source, folder))
+    options = {name: getattr(chosen, name) for name in ("merge_splits", "labels", "columns")}
+    _replace_set(lambda folder: importing.import_set(chosen.source, folder, **options))
 
 
 def _replace_set(make: Callable[[Path], None]) -> None:

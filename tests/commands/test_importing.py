@@ -57,21 +57,21 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "data" / "raw"
 
 
-def refused(source: Path, target: Path) -> str:
+def refused(source: Path, target: Path, **options: Any) -> str:
     """Assert that an import is refused and leaves nothing behind; return what it says."""
     before = sorted(target.parent.rglob("*"))
     with pytest.raises(MeadowError) as error:
-        import_set(source, target)
+        import_set(source, target, **options)
     assert sorted(target.parent.rglob("*")) == before
     return str(error.value)
 
 
-@pytest.mark.parametrize("top", ["", "flowers/"])
+@pytest.mark.parametrize("top", ["", "flowers/", "archive/flowers/"])
 @pytest.mark.parametrize("packed", [in_folder, in_zip])
 def test_a_set_arrives_whole(
     packed: Callable[..., Path], top: str, tmp_path: Path, target: Path
 ) -> None:
-    """From a folder or an archive, under one top folder or none: the same files, and no litter."""
+    """From a folder or an archive, under two top folders or none: the same files, and no litter."""
     litter = {f"{top}rose/{name}": b"x" for name in (".DS_Store", "thumbs.db", "@eaDir/x.jpg")}
     litter |= {"__MACOSX/flowers/rose/._1.jpg": b"x", f"{top}.git/HEAD": b"x", ".hidden": b"x"}
     files = {top + name: data for name, data in PHOTOS.items()}
@@ -134,6 +134,66 @@ def test_a_readme_beside_the_classes_stays_behind(
     assert all(name in printed for name in ("LICENSE", "README.md", "labels.csv"))
 
 
+SPLIT_LAYOUTS = [  # as Ultralytics, Roboflow and Kaggle have them
+    ("train/", "val/", "test/"),
+    ("valid/", "test/", "train/"),
+    ("archive/train/", "archive/test/"),
+    ("data/archive/Train/", "data/archive/Validation/"),
+    ("training_set/training_set/", "test_set/test_set/"),
+    ("seg_train/seg_train/", "seg_test/seg_test/"),
+]
+
+
+@pytest.mark.parametrize("packed", [in_folder, in_zip])
+@pytest.mark.parametrize("splits", SPLIT_LAYOUTS, ids=", ".join)
+def test_splits_are_merged_or_refused_and_never_classes(
+    packed: Callable[..., Path], splits: tuple[str, ...], tmp_path: Path, target: Path
+) -> None:
+    """The error names the option; merged, photos of one name in two splits are both kept."""
+    files = {split + name: data for split in splits for name, data in PHOTOS.items()}
+    source = packed(tmp_path / "mine", files | {f"{splits[0]}README.txt": b"x"})
+    message = refused(source, target)
+    assert "splits, not classes" in message
+    assert "--merge-splits" in message
+    assert "--labels FILE" in message
+
+    import_set(source, target, merge_splits=True)
+    assert {file.label for file in discovery.find(target)} == {"rose", "tulip"}
+    assert sorted(contents(target).values()) == sorted([*PHOTOS.values()] * len(splits))
+
+
+def test_photos_of_a_split_without_classes_stay_behind(
+    tmp_path: Path, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kaggle's test photos have no labels, so no class is made of them."""
+    files = {f"train/{name}": data for name, data in TWO.items()} | {"test/9.jpg": photo(9)}
+    import_set(in_folder(tmp_path / "mine", files), target, merge_splits=True)
+    assert contents(target) == {"rose/train/1.jpg": photo(1), "tulip/train/1.jpg": photo(2)}
+    assert "in no class (1): 'test/9.jpg'" in capsys.readouterr().err
+
+
+def test_nothing_to_merge(tmp_path: Path, target: Path) -> None:
+    """An option that does nothing would hide a mistake; real trains may be a class."""
+    mine = in_folder(tmp_path / "mine", {"train/1.jpg": photo(1), "bus/1.jpg": photo(2)})
+    assert "has no folders of splits" in refused(mine, target, merge_splits=True)
+    import_set(mine, target)
+    assert {file.label for file in discovery.find(target)} == {"bus", "train"}
+
+
+@pytest.mark.parametrize("packed", [in_folder, in_zip])
+def test_flat_photos_with_a_table_of_labels(
+    packed: Callable[..., Path], tmp_path: Path, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Kaggle has them; the table may lie in the source, and photos without a label stay."""
+    files = {"train/1.jpg": photo(1), "train/2.jpg": photo(2), "test/3.jpg": photo(3)}
+    table = b"id,breed\n1,rose\n2,tulip\n"
+    source = packed(tmp_path / "mine", files | {"labels.csv": table})
+    assert "--labels FILE" in refused(source, target)
+    import_set(source, target, labels=Path("labels.csv"))
+    assert contents(target) == {"rose/train/1.jpg": photo(1), "tulip/train/2.jpg": photo(2)}
+    assert "'test/3.jpg'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("packed", [in_folder, in_zip])
 @pytest.mark.parametrize(
     ("files", "message"),
@@ -142,10 +202,13 @@ def test_a_readme_beside_the_classes_stays_behind(
         ({ROSE: b"x"}, "has 1 classes ('rose'); 2 to 1000 are needed"),
         (TWO | {"lost.HEIC": b"x"}, "'lost.HEIC' lies beside the class folders"),
         ({"set/lost.jpg": b"x", "set/a/1.jpg": b"x"}, "'lost.jpg' lies beside the class"),
-        (TWO | {"rose/A.jpg": b"x", "rose/a.jpg": b"y"}, "one name on macOS and Windows"),
-        (TWO | {"Tulip/2.jpg": b"x"}, "would be one name"),
-        (TWO | {"rose/\u00e9": b"x", "rose/e\u0301": b"y"}, "would be one name"),
-        (TWO | {"daisy/.DS_Store": b"x", "daisy/": b""}, "the class folder 'daisy' is empty"),
+        (TWO | {"rose/A.jpg": b"x", "rose/a.jpg": b"y"}, "'rose/A.jpg' and 'rose/a.jpg' differ in"),
+        (TWO | {"Tulip/2.jpg": b"x"}, "differ in case alone"),
+        (
+            TWO | {"rose/\u00e9": b"x", "rose/e\u0301": b"y"},
+            "are one name, composed and decomposed",
+        ),
+        (TWO | {"daisy/.DS_Store": b"x", "daisy/": b""}, "no files in the class folder 'daisy'"),
     ],
 )
 def test_what_is_no_set_is_refused(
@@ -156,6 +219,13 @@ def test_what_is_no_set_is_refused(
         (tmp_path / "mine").mkdir()
         files = {name: data for name, data in files.items() if not name.endswith("/")}
     assert message in refused(packed(tmp_path / "mine", files), target)
+
+
+@pytest.mark.parametrize("packed", [in_folder, in_zip])
+def test_names_are_composed(packed: Callable[..., Path], tmp_path: Path, target: Path) -> None:
+    """The macOS Finder packs them decomposed, and a class has one name on every machine."""
+    import_set(packed(tmp_path / "mine", TWO | {"Lo\u0308wenzahn/a\u0308.jpg": photo()}), target)
+    assert "L\u00f6wenzahn/\u00e4.jpg" in contents(target)
 
 
 def test_too_many_classes(tmp_path: Path, target: Path) -> None:
@@ -223,7 +293,7 @@ def test_names_that_no_system_takes(tmp_path: Path, target: Path) -> None:
     """Names that are not UTF-8 or too long are refused before anything is written."""
     mine = in_folder(tmp_path / "mine", TWO)
     (mine / os.fsdecode(b"rose/\xff.jpg")).write_bytes(photo())
-    assert "rose/\ufffd.jpg' is not UTF-8" in refused(mine, target)
+    assert "'\ufffd.jpg' is not UTF-8" in refused(mine, target)
     for long in ("x" * 300, "/".join("abcdefgh" * 16 for _ in range(10))):
         archive = in_zip(tmp_path / "long.zip", TWO | {f"rose/{long}": photo()})
         assert "is too long" in refused(archive, target)
@@ -283,13 +353,13 @@ def test_an_unknown_compression(tmp_path: Path, target: Path) -> None:
 def test_a_name_twice_in_an_archive(tmp_path: Path, target: Path) -> None:
     """The same name twice would lose one of two photos."""
     archive = in_zip(tmp_path / "mine.zip", TWO | {"rose//1.jpg": photo(5)})
-    assert "'rose/1.jpg' and 'rose/1.jpg' would be one name" in refused(archive, target)
+    assert "'rose/1.jpg' is there twice" in refused(archive, target)
 
 
 def test_a_file_and_a_folder_of_one_name(tmp_path: Path, target: Path) -> None:
     """A name cannot be a file and a folder."""
     archive = in_zip(tmp_path / "mine.zip", TWO | {"rose/1.jpg/2.jpg": photo(5)})
-    assert "would be one name" in refused(archive, target)
+    assert "'rose/1.jpg' is there twice" in refused(archive, target)
     files = {f"set.jpg/{name}": data for name, data in TWO.items()}
     archive = in_zip(tmp_path / "mine.zip", files | {"set.jpg": photo(5)})
     assert "'set.jpg' lies beside" in refused(archive, target)

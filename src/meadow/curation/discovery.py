@@ -3,16 +3,23 @@
 import os
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from meadow.curation import names
 from meadow.curation.litter import is_litter
 from meadow.errors import MeadowError
 from meadow.pipeline.image import OTHER_SUFFIXES, SUFFIXES
 
 MAX_CLASSES = 1000
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in a DVC cache
+SPLIT = re.compile(  # train, valid, training_set, seg_test, ...
+    r"(?:\w+_)?"
+    r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))"
+    r"(?:[_ -]?(?:set|data|images|photos))?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,7 @@ def find(folder: Path) -> list[PhotoFile]:
     Litter is passed over, and what lies beside the class folders and is no photo.
 
     Raises:
-        MeadowError: no folder, fewer than 2 or more than 1000 classes, an empty class, a photo
-            that lies beside the class folders, or a name that is not UTF-8.
+        MeadowError: no folder, or what `check` refuses.
 
     """
     if not folder.is_dir():
@@ -38,21 +44,18 @@ def find(folder: Path) -> list[PhotoFile]:
             f"there is no folder {folder}. `meadow data demo` draws a set, `meadow data import DIR`"
             " takes yours, `dvc pull` fetches the one that was committed."
         )
-    files = []
-    for path in walk(folder):
-        if "/" in path or looks_like_a_photo(path):  # not a README, or a list of check sums
-            check_name(folder, path)
-            files.append(PhotoFile(path, path.partition("/")[0]))
+    # Not a README, or a list of check sums
+    paths = [path for path in walk(folder) if "/" in path or looks_like_a_photo(path)]
     tops = [path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name)]
     for top in tops:
         if top.is_symlink():
             raise MeadowError(
-                f"the class folder {_printable(str(top))} is a link, and DVC keeps nothing that is"
-                f" behind one. Run `cp -rL {shlex.quote(str(folder))} COPY`, then `meadow data"
-                " import COPY`."
+                f"the class folder {names.printable(str(top))} is a link, and DVC keeps nothing"
+                f" that is behind one. Run `cp -rL {shlex.quote(str(folder))} COPY`, then `meadow"
+                " data import COPY`."
             )
-    check_classes(folder, {path.name for path in tops}, {file.label for file in files})
-    return files
+    check(folder, paths, {path.name for path in tops})
+    return [PhotoFile(path, path.partition("/")[0]) for path in paths]
 
 
 def leads_out(folder: Path, path: Path) -> bool:
@@ -79,8 +82,8 @@ def walk(folder: Path) -> list[str]:
         here = Path(directory)
         links = [name for name in below if (here / name).is_symlink()]
         below[:] = [name for name in below if not is_litter(name) and name not in links]
-        names = [name for name in files + links if not is_litter(name)]
-        paths += [(here / name).relative_to(folder).as_posix() for name in names]
+        kept = [name for name in files + links if not is_litter(name)]
+        paths += [(here / name).relative_to(folder).as_posix() for name in kept]
     return sorted(paths)
 
 
@@ -89,44 +92,53 @@ def looks_like_a_photo(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES + OTHER_SUFFIXES
 
 
-def check_name(source: Path, path: str) -> None:
-    """Check where a photo lies, and its name.
-
-    Raises:
-        MeadowError: it lies beside the class folders of the source, or its name is not UTF-8.
-
-    """
-    if "/" not in path:
-        raise MeadowError(
-            f"{source}: {_printable(path)} lies beside the class folders. Move it into the folder"
-            " of its class, or out of the set."
-        )
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise MeadowError(
-            f"{source}: the name {_printable(path)} is not UTF-8. Rename it."
-        ) from None
+def split_of(folder: str) -> str | None:
+    """Return train, val or test if a folder has the name of such a part of a set."""
+    match = SPLIT.fullmatch(folder)
+    return match and match.lastgroup
 
 
-def check_classes(source: Path, folders: Collection[str], classes: Collection[str]) -> None:
-    """Check what is a class.
+def are_splits(folders: Collection[str]) -> bool:
+    """Tell whether the top folders of a set are splits: one for training, and another."""
+    parts = {*map(split_of, folders)} - {None}
+    return "train" in parts and len(parts) > 1
+
+
+def check(source: Path, paths: Sequence[str], folders: Collection[str]) -> None:
+    """Check that a set has one folder per class, and names that every system can hold.
 
     Args:
         source: the set, for the messages.
+        paths: of its files, relative to it, with forward slashes.
         folders: names of the folders at its top.
-        classes: those that hold files.
 
     Raises:
-        MeadowError: a folder is empty, or there are fewer than 2 or more than 1000 classes.
+        MeadowError: the folders are splits, a file lies beside them, a name is not allowed
+            (`names.check`), a folder is empty, or there are fewer than 2 or more than 1000 classes.
 
     """
-    for name in sorted({*folders} - {*classes}):
+    if are_splits(folders):
         raise MeadowError(
-            f"{source}: the class folder {_printable(name)} is empty. Fill or remove it."
+            f"{source} is divided into {_listed(folders)}: splits, not classes. `meadow data import"
+            " DIR --merge-splits` makes one set of the class folders in them, which prepare splits"
+            " anew, near-duplicates together. If the photos lie in no class folders, `meadow data"
+            " import DIR --labels FILE` reads their labels from a CSV or JSON file. (DIR is this"
+            " folder, in a place outside data.dir.)"
+        )
+    if loose := [path for path in paths if "/" not in path]:
+        raise MeadowError(
+            f"{source}: {_listed(loose)} lies beside the class folders. Move it into the folder of"
+            " its class, or out of the set; `meadow data import DIR --labels FILE` reads labels"
+            " from a CSV or JSON file."
+        )
+    names.check(source, paths)
+    classes = {path.partition("/")[0] for path in paths}
+    if empty := {*folders} - classes:
+        raise MeadowError(
+            f"{source}: no files in the class folder {_listed(empty)}. Fill it or remove it."
         )
     if not 2 <= len(classes) <= MAX_CLASSES:
-        only = f" ({_printable(*classes)})" if len(classes) == 1 else ""
+        only = f" ({_listed(classes)})" if len(classes) == 1 else ""
         raise MeadowError(
             f"{source} has {len(classes)} classes{only}; 2 to {MAX_CLASSES} are needed, one folder"
             " each: dandelion/..., grass/... Sort the photos into such folders, then `meadow data"
@@ -134,13 +146,13 @@ def check_classes(source: Path, folders: Collection[str], classes: Collection[st
         )
 
 
+def _listed(paths: Collection[str]) -> str:
+    first = sorted(paths)[: names.LISTED]
+    return ", ".join(map(names.printable, first)) + ", ..." * (len(paths) > len(first))
+
+
 def _refuse(error: OSError) -> None:
     raise MeadowError(
         f"{str(error.filename)!r} cannot be read: {error.strerror}. Check the disk and the"
         " permissions, then run this again."
     )
-
-
-def _printable(path: str) -> str:
-    """Quote a name from outside, so that newlines and broken bytes cannot garble a terminal."""
-    return repr(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,7 +168,10 @@ def write_csv(path: Path, header: Sequence[str], records: Iterable[Mapping[str, 
     The file is whole or not there; floats have 8 digits after the point.
     """
     with atomic.whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, header, lineterminator="\n")
+        # The writer quotes the characters of its line terminator alone, and a reader ends a record
+        # at a bare CR too.
+        lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
+        table = csv.DictWriter(lines, header, lineterminator="\r\n")
         table.writeheader()
         for record in records:
             table.writerow({key: _rounded(value) for key, value in record.items()})
