@@ -14,14 +14,15 @@ from tqdm import tqdm
 
 from meadow.commands import label_file, layouts, sources
 from meadow.commands.sources import Entry
-from meadow.curation import discovery
+from meadow.curation import discovery, names
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic
 from meadow.pipeline.image import MAX_BYTES, SUFFIXES
 
 MAX_SET = 200_000_000_000  # bytes, unpacked
 MAX_RATIO = 100  # unpacked to packed; photos are compressed already and stay near 1
-LISTED = 20  # classes or files in the summary
+LISTED = 20  # classes in the summary
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 def import_set(
@@ -31,6 +32,7 @@ def import_set(
     merge_splits: bool = False,
     labels: Path | None = None,
     columns: Sequence[str] | None = None,
+    encoding: str | None = None,
 ) -> None:
     """Copy or unpack a set of photos, and print how many files each class has.
 
@@ -43,6 +45,7 @@ def import_set(
         merge_splits: the class folders lie in splits (train, test), which become one set.
         labels: a file with the label of each photo, wherever the photo lies.
         columns: of this file, those of photo and label, if they are not to be found.
+        encoding: of the names in the archive, where it does not say and it cannot be found.
 
     Raises:
         MeadowError: no such source, one that overlaps the target, a damaged, encrypted, unsafe or
@@ -51,7 +54,7 @@ def import_set(
     """
     check_apart(source, target)
     try:
-        with sources.opened(source) as everything:
+        with sources.opened(source, encoding) as everything:
             entries, behind = _arranged(source, everything, merge_splits, labels, columns)
             files = [entry for entry in entries if entry.open]
             folders = {
@@ -83,8 +86,7 @@ def _composed(name: str) -> str:
 
 def _warn(what: str, paths: list[str]) -> None:
     if paths:
-        listed = ", ".join(map(repr, paths[:LISTED])) + ", ..." * (len(paths) > LISTED)
-        print(f"warning: {what} ({len(paths)}): {listed}", file=sys.stderr)
+        print(f"warning: {what} ({len(paths)}): {names.listed(paths)}", file=sys.stderr)
 
 
 def check_apart(source: Path, target: Path) -> None:
@@ -112,6 +114,13 @@ def _arranged(
     columns: Sequence[str] | None,
 ) -> tuple[list[Entry], list[Entry]]:
     """Return the entries with their classes at the top, and what is left behind."""
+    packed = [entry.path for entry in entries if entry.path.lower().endswith(ARCHIVES)]
+    if packed and not any(discovery.looks_like_a_photo(entry.path) for entry in entries):
+        raise MeadowError(
+            f"{source} holds archives where class folders should be: {names.listed(packed)}. Unpack"
+            " it and them, each into a folder with the name of its class, then `meadow data import`"
+            " the folder of these folders."
+        )
     if labels:
         return label_file.labelled(source, entries, labels, columns)
     entries, beside = layouts.unwrapped(entries)

@@ -2,19 +2,28 @@
 
 import io
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
-from zipfile import ZipFile, ZipInfo
+from zipfile import ZipFile
 
+from meadow.commands import zip_names
 from meadow.curation import discovery
 from meadow.curation.litter import is_litter
+from meadow.curation.names import listed
 from meadow.errors import MeadowError
 
 CHUNK = 1 << 20
+LINK = "a link. Pack the files that links lead to: `zip` does, unless it is run with --symlinks."
+ENCRYPTED = "encrypted. Unpack it with its password and `meadow data import` the folder."
+LEADS_OUT = (
+    "could lead out of the folder. Names in an archive must be relative and without '..': pack the"
+    " folder again, for instance with `zip -r`."
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,12 @@ class Entry:
 
 
 @contextmanager
-def opened(source: Path) -> Iterator[list[Entry]]:
+def opened(source: Path, encoding: str | None) -> Iterator[list[Entry]]:
     """Give what is in the source but for litter.
+
+    Args:
+        source: a folder or a .zip file.
+        encoding: of names in the archive, see `zip_names.decoded`.
 
     Raises:
         MeadowError: no such source, a link that leads out, or a damaged, encrypted or unsafe
@@ -73,7 +86,7 @@ def opened(source: Path) -> Iterator[list[Entry]]:
         raise MeadowError(f"{source} is neither a folder nor a .zip file. Give one of them.")
     else:
         with _archive(source) as archive:
-            yield list(_in_archive(source, archive))
+            yield _in_archive(source, archive, encoding)
 
 
 def _in_folder(root: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> Iterator[Entry]:
@@ -110,11 +123,7 @@ def _followed(link: Path, root: Path) -> Path:
 
 def _archive(source: Path) -> ZipFile:
     try:
-        try:
-            # The macOS Finder writes UTF-8 without saying so, which is read as code page 437.
-            return ZipFile(source, metadata_encoding="utf-8")
-        except UnicodeDecodeError:
-            return ZipFile(source)
+        return ZipFile(source)
     except PermissionError:
         raise
     except Exception as error:  # zipfile raises a dozen types on damaged bytes
@@ -124,31 +133,24 @@ def _archive(source: Path) -> ZipFile:
         ) from None
 
 
-def _in_archive(source: Path, archive: ZipFile) -> Iterator[Entry]:
-    for member in archive.infolist():
-        parts = _safe_parts(source, member)
-        if not parts or any(is_litter(name) for name in parts):
+def _in_archive(source: Path, archive: ZipFile, encoding: str | None) -> list[Entry]:
+    members = archive.infolist()
+    entries = []
+    refused: dict[str, list[str]] = defaultdict(list)
+    for member, name in zip(members, zip_names.decoded(source, members, encoding), strict=True):
+        path = PurePosixPath(name.replace("\\", "/"))  # PowerShell 5.1 writes backslashes
+        if path.is_absolute() or ".." in path.parts or name[1:2] == ":" or "\0" in name:
+            refused[LEADS_OUT].append(name)
+        elif not path.parts or any(map(is_litter, path.parts)):
             continue
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise MeadowError(
-                f"{source}: {member.filename!r} is a link. Pack the files that links lead to:"
-                " `zip` does, unless it is run with --symlinks."
-            )
-        if member.flag_bits & 1:
-            raise MeadowError(
-                f"{source}: {member.filename!r} is encrypted. Unpack it with its password and"
-                " `meadow data import` the folder."
-            )
-        yield Entry(parts, None if member.is_dir() else partial(archive.open, member))
-
-
-def _safe_parts(source: Path, member: ZipInfo) -> tuple[str, ...]:
-    name = member.orig_filename  # `filename` is cut at a NUL
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or name[1:2] == ":" or set("\\\0") & set(name):
-        raise MeadowError(
-            f"{source}: the name {name!r} could lead out of the folder. Names in an archive must be"
-            " relative, with forward slashes and without '..': pack the folder again, for instance"
-            " with `zip -r`."
-        )
-    return path.parts
+        elif stat.S_ISLNK(member.external_attr >> 16):
+            refused[LINK].append(name)
+        elif member.flag_bits & 1:
+            refused[ENCRYPTED].append(name)
+        else:
+            is_folder = name.endswith(("/", "\\"))
+            entries.append(Entry(path.parts, None if is_folder else partial(archive.open, member)))
+    if refused:
+        lines = [f"  {listed(paths)}: {fault}" for fault, paths in refused.items()]
+        raise MeadowError(f"{source} cannot be unpacked:\n" + "\n".join(lines))
+    return entries

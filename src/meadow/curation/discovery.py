@@ -119,36 +119,31 @@ def check(source: Path, paths: Sequence[str], folders: Collection[str]) -> None:
     """
     if are_splits(folders):
         raise MeadowError(
-            f"{source} is divided into {_listed(folders)}: splits, not classes. `meadow data import"
-            " DIR --merge-splits` makes one set of the class folders in them, which prepare splits"
-            " anew, near-duplicates together. If the photos lie in no class folders, `meadow data"
-            " import DIR --labels FILE` reads their labels from a CSV or JSON file. (DIR is this"
-            " folder, in a place outside data.dir.)"
+            f"{source} is divided into {names.listed(folders)}: splits, not classes. `meadow data"
+            " import DIR --merge-splits` makes one set of the class folders in them, which prepare"
+            " splits anew, near-duplicates together. If the photos lie in no class folders, `meadow"
+            " data import DIR --labels FILE` reads their labels from a CSV or JSON file. (DIR is"
+            " this folder, in a place outside data.dir.)"
         )
     if loose := [path for path in paths if "/" not in path]:
         raise MeadowError(
-            f"{source}: {_listed(loose)} lies beside the class folders. Move it into the folder of"
-            " its class, or out of the set; `meadow data import DIR --labels FILE` reads labels"
-            " from a CSV or JSON file."
+            f"{source}: {names.listed(loose)} lies beside the class folders. Move it into the"
+            " folder of its class, or out of the set; `meadow data import DIR --labels FILE` reads"
+            " labels from a CSV or JSON file."
         )
     names.check(source, paths)
     classes = {path.partition("/")[0] for path in paths}
     if empty := {*folders} - classes:
         raise MeadowError(
-            f"{source}: no files in the class folder {_listed(empty)}. Fill it or remove it."
+            f"{source}: no files in the class folder {names.listed(empty)}. Fill it or remove it."
         )
     if not 2 <= len(classes) <= MAX_CLASSES:
-        only = f" ({_listed(classes)})" if len(classes) == 1 else ""
+        only = f" ({names.listed(classes)})" if len(classes) == 1 else ""
         raise MeadowError(
             f"{source} has {len(classes)} classes{only}; 2 to {MAX_CLASSES} are needed, one folder"
             " each: dandelion/..., grass/... Sort the photos into such folders, then `meadow data"
             " import` the folder that holds them."
         )
-
-
-def _listed(paths: Collection[str]) -> str:
-    first = sorted(paths)[: names.LISTED]
-    return ", ".join(map(names.printable, first)) + ", ..." * (len(paths) > len(first))
 
 
 def _refuse(error: OSError) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from meadow.errors import MeadowError
@@ -31,7 +31,7 @@ def check(source: Path, paths: Iterable[str]) -> None:
     files: dict[str, str] = {}
     for path in paths:
         parts = path.split("/")
-        faults |= {f"{printable(name)} {fault}": None for name in parts if (fault := _fault(name))}
+        faults |= {f"{printable(name)} {why}": None for name in parts if (why := fault(name))}
         if len(os.fsencode(path)) > MAX_PATH:
             faults[f"{printable(path[:80])}... is too long: over {MAX_PATH} bytes"] = None
         above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
@@ -44,7 +44,7 @@ def check(source: Path, paths: Iterable[str]) -> None:
         files[_key(path)] = path
     faults |= {_twins(files[key], folders[key]): None for key in files.keys() & folders.keys()}
     if faults:
-        lines = [f"  {fault}" for fault in faults]
+        lines = [f"  {line}" for line in faults]
         if len(lines) > LISTED:
             lines[LISTED:] = [f"  ... and {len(lines) - LISTED} more"]
         raise MeadowError(
@@ -59,7 +59,14 @@ def printable(name: str) -> str:
     return repr(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
-def _fault(name: str) -> str | None:
+def listed(paths: Collection[str]) -> str:
+    """Return the first of some names, sorted and quoted."""
+    first = sorted(paths)[:LISTED]
+    return ", ".join(map(printable, first)) + ", ..." * (len(paths) > len(first))
+
+
+def fault(name: str) -> str | None:
+    """Return what keeps a system from holding a file or folder of this name."""
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
