@@ -18,6 +18,19 @@ from toys import encoded, photo
 GOOD = encoded(photo(1))
 PNG = encoded(photo(1), "PNG")
 WEBP = encoded(photo(1), "WEBP", quality=80)
+# Drawn with pillow-heif: a white photo, red at the upper left, turned by its EXIF.
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAZVtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAA"
+    "AAAAAAAAAAADRpbG9jAAAAAERAAAIAAQAAAAABuQABAAAAAAAAAFcAAgAAAAACEAABAAAAAAAAACQAAAA4aWluZgAA"
+    "AAAAAgAAABVpbmZlAgAAAAABAABodmMxAAAAABVpbmZlAgAAAQACAABFeGlmAAAAAA5waXRtAAAAAAABAAAA1Glwcn"
+    "AAAAC1aXBjbwAAAHhodmNDAQNwAAAAAAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroC"
+    "QGEAAQArQgEBA3AAAAMAkAAAAwAAAwAeoCSBRZbqSSmubgIaDAgAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2"
+    "xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABIAAAAUAAAAA5waXhpAAAAAAEIAAAAF2lwbWEAAAAAAAAAAQABBIEC"
+    "AwQAAAAaaXJlZgAAAAAAAAAOY2RzYwACAAEAAQAAAINtZGF0AAAAUygBr1iHBxgAxUyS//+c7v/8qPSH2JMEk2Yv3U"
+    "OEa/KjVznlaF1BQ/eTB1k8MvKU10tXU6pWLtyZs+739/nPeGNFpEc+mjO+ZlRKyTD4AAAuiGvuAAAABkV4aWYAAE1N"
+    "ACoAAAAIAAEBEgADAAAAAQAGAAAAAAAA"
+)
+AVIF, TIFF, GIF = (encoded(photo(1), kind) for kind in ("AVIF", "TIFF", "GIF"))
 FORMAT, DAMAGED, LARGE, MALFORMED = 415, 422, 413, 400
 
 
@@ -56,11 +69,19 @@ def odd_but_good() -> Iterator[tuple[str, bytes]]:
     yield "garbled exif", encoded(image, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\xff" * 40)
     yield "an unknown orientation", encoded(image, exif=_oriented(99))
     yield "garbled colour profile", encoded(image, icc_profile=b"\xff" * 500)
+    for kind in ("AVIF", "TIFF", "GIF", "BMP"):
+        yield kind, encoded(image, kind)
+    yield "heic", HEIC
+    yield "a long text", PNG[:33] + _text_bomb(2) + PNG[33:]
+    yield "a text bomb", PNG[:33] + _text_bomb(20) * 50 + PNG[33:]
+    yield "a long colour profile", encoded(image, "PNG", icc_profile=bytes(2_000_000))
+    large = Image.new("L", (9000, 6500), 90)
+    yield "58 megapixels that are read in reduced size", encoded(large, quality=5)
     yield "a long comment", encoded(image, comment=b"<script>" * 8000)
 
 
 def no_photos() -> Iterator[tuple[str, bytes]]:
-    """Yield what is not JPEG, PNG or WebP, whatever it says it is."""
+    """Yield what is of no format that is read, whatever it says it is."""
     image = photo(2)
     yield "empty", b""
     yield "one byte", b"\xff"
@@ -73,10 +94,8 @@ def no_photos() -> Iterator[tuple[str, bytes]]:
     yield "svg", b"<svg xmlns='http://www.w3.org/2000/svg'><rect width='99' height='99'/></svg>"
     bomb = "".join(f"<!ENTITY a{i + 1} '&a{i};&a{i};'>" for i in range(30))
     yield "xml bomb", f"<!DOCTYPE x [<!ENTITY a0 'ha'>{bomb}]><x>&a30;</x>".encode()
-    for kind in ("GIF", "BMP", "TIFF", "ICO", "PPM", "TGA", "PDF", "EPS", "JPEG2000", "DDS", "SGI"):
+    for kind in ("ICO", "PPM", "TGA", "PDF", "EPS", "JPEG2000", "DDS", "SGI"):
         yield kind, encoded(image, kind)
-    yield "avif", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"\0" * 200
-    yield "heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 200
     yield "jpeg xl", b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 200
     yield "photoshop", b"8BPS\0\1" + b"\0" * 6 + struct.pack(">HIIHH", 3, 72, 72, 8, 3)
     yield "fits", b"SIMPLE  =                    T".ljust(2880)
@@ -92,7 +111,6 @@ def no_photos() -> Iterator[tuple[str, bytes]]:
     yield "zeros", bytes(5000)
     yield "noise", b"\0" + random.Random(0).randbytes(5000)
     yield "a line before the photo", b"\r\n" + GOOD
-    yield "gif with a photo inside", b"GIF89a" + GOOD
     yield "text mode upload of png", PNG.replace(b"\r\n", b"\n", 1)
     yield "photo from its end", GOOD[::-1]
     yield "utf-16", "photo".encode("utf-16")
@@ -125,7 +143,11 @@ def damaged() -> Iterator[tuple[str, bytes]]:
     yield "png of colour type 7", _png(64, 64, colour=7)
     yield "png of 3 bits", _png(64, 64, depth=3)
     yield "png chunk past the end", PNG[:8] + header + b"\x7f\xff\xff\xffIDAT" + PNG[50:]
-    yield "png text bomb", PNG[:33] + _text_bomb(20) + PNG[33:]
+    yield "avif without content", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"\0" * 200
+    yield "heic without content", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 200
+    yield "half of a heic", HEIC[: len(HEIC) // 2]
+    yield "bmp without pixels", encoded(photo(1), "BMP")[:60]
+    yield "tiff without pixels", encoded(photo(1), "TIFF")[:100]
     yield "webp signature alone", b"RIFF\x04\0\0\0WEBP"
     yield "webp of garbage", WEBP[:20] + b"\xff" * 300
     yield "webp unknown chunk", WEBP[:12] + b"XXXX" + WEBP[16:]
@@ -140,6 +162,8 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     frame = GOOD.index(b"\xff\xc0")
     size = struct.pack(">HH", 65500, 65500)
     yield "a jpeg that says 4 gigapixels", GOOD[: frame + 5] + size + GOOD[frame + 9 :]
+    gradual = Image.new("L", (9000, 6500), 90)
+    yield "58 megapixels that cannot be reduced", encoded(gradual, quality=5, progressive=True)
     yield "67 megapixels, 8 high", encoded(Image.new("1", (2**23, 8)), "PNG")
 
 
@@ -235,7 +259,7 @@ def part(data: bytes, disposition: str = 'name="file"; filename="x.jpg"') -> byt
 def mutated(number: int) -> bytes:
     """Return a good photo with some bytes changed, cut out or doubled; each number another."""
     chance = random.Random(number)
-    data = bytearray(chance.choice((GOOD, PNG, WEBP)))
+    data = bytearray(chance.choice((GOOD, PNG, WEBP, HEIC, AVIF, TIFF, GIF)))
     for _ in range(chance.choice((1, 1, 2, 5, 20))):
         at = int(len(data) * chance.random() ** chance.choice((1, 2)))  # headers more often
         length = chance.randrange(1, 40)

@@ -15,7 +15,7 @@ from meadow.commands import importing
 from meadow.commands.importing import import_set
 from meadow.curation import discovery
 from meadow.errors import MeadowError
-from meadow.pipeline.image import SUFFIXES
+from meadow.pipeline.formats import SUFFIXES
 
 
 def photo(number: int = 0) -> bytes:

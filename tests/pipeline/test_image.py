@@ -1,18 +1,19 @@
 import errno
 import io
 import struct
+import tracemalloc
 import zlib
+from typing import cast
 
 import numpy as np
 import pytest
+from bad_photos import HEIC
 from PIL import Image, ImageCms, ImageFile, ImageOps
 from toys import encoded, photo
 
+from meadow.pipeline.formats import FORMATS, SIGNATURE, Format
 from meadow.pipeline.image import (
-    FORMATS,
     MAX_PIXELS,
-    SIGNATURE,
-    Format,
     PhotoError,
     Preprocessing,
     decode,
@@ -41,10 +42,11 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
 def test_every_format_is_read_and_recognised(known: Format) -> None:
     """Each becomes RGB of the same size; a signature tells a damaged file from another kind."""
-    data = encoded(photo(1), known.name)
+    data = HEIC if known.name == "HEIF" else encoded(photo(1), known.name)
 
     assert (decode(data).mode, decode(data).size) == ("RGB", (72, 80))
-    assert Image.MIME[opened(data).format or ""] == known.media_type
+    assert opened(data).format == known.name
+    assert cast("ImageFile.ImageFile", opened(data)).get_format_mimetype() == known.media_type
     assert SIGNATURE.match(data)
     assert {Image.registered_extensions()[suffix] for suffix in known.suffixes} == {known.name}
     with pytest.raises(PhotoError) as caught:
@@ -63,6 +65,8 @@ NO_DISK = OSError(errno.EIO, "Input/output error")
         (Image, "open", NO_DISK, OSError),
         (ImageFile.ImageFile, "load", MemoryError(), MemoryError),
         (ImageFile.ImageFile, "load", NO_MEMORY, MemoryError),
+        (ImageFile.ImageFile, "load", RuntimeError("Memory allocation error: x"), MemoryError),
+        (ImageFile.ImageFile, "load", ValueError("Failed: Out of memory"), MemoryError),
         (ImageFile.ImageFile, "load", NO_DISK, OSError),
         (ImageOps, "exif_transpose", MemoryError(), MemoryError),
     ],
@@ -93,8 +97,10 @@ def test_a_lack_of_memory_or_a_broken_disk_is_not_the_photos_fault(
     [
         (b"", "format"),
         (b"not a photo at all", "format"),
-        (encoded(photo(1), "GIF"), "format"),
-        (encoded(photo(1), "BMP"), "format"),
+        (encoded(photo(1), "ICO"), "format"),
+        (encoded(photo(1), "GIF")[:-200], "damaged"),
+        (HEIC[:-50], "damaged"),
+        (HEIC.replace(b"\0\0\0\x48\0\0\0\x50", b"\0\0\0\x08\0\0\0\x08"), "damaged"),
         (b"%PDF-1.7\n", "format"),
         (encoded(photo(1))[:-200], "damaged"),
         (encoded(photo(1))[:20], "damaged"),
@@ -113,6 +119,109 @@ def test_a_bad_file_is_refused_with_its_reason(data: bytes, reason: str) -> None
 
     assert reason == caught.value.reason
     assert "0x" not in str(caught.value)  # an address would differ from run to run
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"", "an empty file"),
+        (b"\n<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"<HTML><body>Sign in</body></HTML>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"PK\x03\x04", "a .zip file"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
+    ],
+)
+def test_what_is_no_photo_is_named(data: bytes, name: str) -> None:
+    """A failed download is mended in another way than a damaged photo."""
+    with pytest.raises(PhotoError, match=f"not a photo but {name}") as caught:
+        decode(data)
+
+    assert caught.value.reason == "format"
+
+
+def test_a_heic_is_turned_by_its_container_alone() -> None:
+    """By the standard its EXIF, which may say so too, does not count."""
+    image = decode(HEIC)
+
+    assert image.size == (72, 80)
+    assert image.getpixel((5, 5)) == pytest.approx((255, 0, 0), abs=30)
+    assert image.getpixel((60, 70)) == pytest.approx((255, 255, 255), abs=30)
+
+
+def test_a_photo_with_another_behind_it_is_a_jpeg() -> None:
+    """Phones append a depth map or a gain map: the container MPO is no format of its own."""
+    data = encoded(photo(1), "MPO", save_all=True, append_images=[photo(2)])
+
+    assert opened(data).format == "JPEG"
+    assert decode(data).tobytes() == decode(encoded(photo(1), "JPEG")).tobytes()
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_long_texts_of_a_png_are_passed_over_and_cost_no_memory() -> None:
+    """Editors write megabytes of history; packed, a gigabyte of it has a megabyte."""
+    plain = encoded(photo(1), "PNG")
+    packed = zlib.compress(bytes(2**20 - 1))
+    fitting = [png_chunk(b"zTXt", b"key%d\0\0" % number + packed) for number in range(400)]
+    bomb = zlib.compress(bytes(20 * 2**20))
+    large = [
+        png_chunk(b"zTXt", b"Comment\0\0" + bomb),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + bomb),
+        png_chunk(b"iCCP", b"profile\0\0" + bomb),
+        png_chunk(b"tEXt", b"workflow\0" + b"x" * 2_000_000),
+    ]
+    for chunks in (fitting, large):
+        before, behind = plain[:33] + b"".join(chunks) + plain[33:], b"".join(chunks)
+        for data in (before, plain[:-12] + behind + plain[-12:]):
+            tracemalloc.start()
+            image = decode(data)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert image.tobytes() == photo(1).tobytes()
+            assert peak < 30 * 2**20
+
+
+def test_a_small_text_of_a_png_still_turns_it() -> None:
+    """Orientation may stand in XMP, which is a text."""
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    plain = encoded(photo(1), "PNG")
+    chunk = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+
+    assert decode(plain[:33] + chunk + plain[33:]).size == photo(1).size[::-1]
+
+
+@pytest.mark.parametrize(("width", "height"), [(8064, 6048), (16320, 12240)])
+def test_photos_of_todays_phones_are_read_in_reduced_size(width: int, height: int) -> None:
+    """48 and 200 megapixels: their header counts, and what is decoded has a few."""
+    data = encoded(Image.new("L", (width, height), 90), quality=5)
+
+    image, pixels = Preprocessing(64, "squash").read(data)
+
+    assert opened(data).size == (width, height)
+    assert image.width * image.height < 4_000_000
+    assert pixels.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "at_least"),
+    [
+        (encoded(Image.new("L", (8064, 6400)), quality=5), None),
+        (encoded(Image.new("L", (8064, 6400)), quality=5, progressive=True), 64),
+        (encoded(Image.new("RGB", (15000, 14000)), quality=1), 64),
+        (encoded(Image.new("1", (8064, 6400)), "PNG"), 64),
+    ],
+    ids=["whole", "progressive", "210 megapixels", "PNG"],
+)
+def test_what_cannot_be_reduced_has_the_limit_of_memory(data: bytes, at_least: int | None) -> None:
+    """Libjpeg holds all coefficients of a progressive JPEG, whatever the size that it gives."""
+    with pytest.raises(PhotoError) as caught:
+        decode(data, at_least)
+
+    assert caught.value.reason == "too_large"
 
 
 def test_a_huge_photo_is_refused_before_it_is_decoded() -> None:

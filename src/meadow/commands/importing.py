@@ -17,7 +17,8 @@ from meadow.commands.sources import Entry
 from meadow.curation import discovery, names
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic
-from meadow.pipeline.image import MAX_BYTES, SUFFIXES
+from meadow.pipeline.formats import SUFFIXES
+from meadow.pipeline.image import MAX_BYTES
 
 MAX_SET = 200_000_000_000  # bytes, unpacked
 MAX_RATIO = 100  # unpacked to packed; photos are compressed already and stay near 1

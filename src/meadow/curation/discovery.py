@@ -10,7 +10,7 @@ from pathlib import Path
 from meadow.curation import names
 from meadow.curation.litter import is_litter
 from meadow.errors import MeadowError
-from meadow.pipeline.image import OTHER_SUFFIXES, SUFFIXES
+from meadow.pipeline.formats import SUFFIXES
 
 MAX_CLASSES = 1000
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in a DVC cache
@@ -88,8 +88,8 @@ def walk(folder: Path) -> list[str]:
 
 
 def looks_like_a_photo(name: str) -> bool:
-    """Tell whether a file has the suffix of a photo, if perhaps of a format that is not read."""
-    return Path(name).suffix.lower() in SUFFIXES + OTHER_SUFFIXES
+    """Tell whether a file has the suffix of a photo."""
+    return Path(name).suffix.lower() in SUFFIXES
 
 
 def split_of(folder: str) -> str | None:

@@ -22,7 +22,7 @@ class GoodPhoto:
         sha256: of the file's bytes.
         width, height: as stored, pixels.
         size: of the file, bytes.
-        format: JPEG, PNG or WEBP.
+        format: one of `formats.NAMES`.
         fingerprint: for near-duplicates, see `near_duplicates.fingerprint`.
         pixels_sha256: of the network's input, the key of the photo's frozen features.
 

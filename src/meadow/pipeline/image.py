@@ -6,41 +6,25 @@ the service, so that a served answer equals the evaluated one.
 
 import io
 import re
+import struct
 import warnings
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from meadow.pipeline.formats import NAMES, NO_PHOTOS, SIGNATURE
 
-class Format(NamedTuple):
-    """A file format that is read: Pillow's name of it, and how its files are recognised."""
-
-    name: str
-    suffixes: tuple[str, ...]
-    signature: bytes  # a regular expression for the first bytes
-    media_type: str
-
-
-# All that Meadow knows of formats: import, discovery, service and page take it from here.
-FORMATS = (
-    Format("JPEG", (".jpg", ".jpeg"), rb"\xff\xd8\xff", "image/jpeg"),
-    Format("PNG", (".png",), rb"\x89PNG\r\n\x1a\n", "image/png"),
-    Format("WEBP", (".webp",), rb"RIFF....WEBP", "image/webp"),
-)
-NAMES = tuple(known.name for known in FORMATS)
-SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
-MEDIA_TYPES = tuple(known.media_type for known in FORMATS)
-OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff")  # photos, not read
-SIGNATURE = re.compile(b"|".join(known.signature for known in FORMATS), re.DOTALL)
-
-MAX_PIXELS = 40_000_000  # 160 MB in memory; a phone's photo has 12 to 50 million, most far under
+MAX_PIXELS = 50_000_000  # 200 MB in memory; phones without a reduced mode have up to 48 million
+REDUCED = 4  # times as many may a JPEG have that is decoded at a fraction of its size
 MAX_BYTES = 100_000_000  # of a file: far above any photo of `MAX_PIXELS`
 MIN_SIDE = 8  # px; below, there is nothing to see
 
-# Sizes are checked against MAX_PIXELS below, and a photo with garbled EXIF is taken as it lies.
+# Sizes are checked below; Pillow refuses twice its own limit while it reads the header. A photo
+# with garbled EXIF is taken as it lies.
+Image.MAX_IMAGE_PIXELS = REDUCED * MAX_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", message="Corrupt EXIF data")
 
@@ -60,7 +44,8 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         data: the whole file.
-        max_pixels: of width times height.
+        max_pixels: of width times height; `REDUCED` times as many of a JPEG, as far as its header
+            goes.
 
     Raises:
         PhotoError: none of `FORMATS`, damaged, too small, or too large.
@@ -75,10 +60,12 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         _pass_on_errors_of_the_system(error)
         if SIGNATURE.match(data):
             raise PhotoError("damaged", "damaged or truncated") from None
-        raise PhotoError("format", f"not a {', '.join(NAMES)} file") from None
+        raise PhotoError("format", _what_it_is(data)) from None
+    if image.format == "MPO":  # a JPEG with another behind it: a depth map, a gain map
+        image.format = "JPEG"
     width, height = image.size
-    if width * height > max_pixels:
-        raise PhotoError("too_large", f"{width} x {height}: more than {max_pixels:,} pixels")
+    reducible = image.format == "JPEG" and _is_decoded_by_rows(data)
+    _refuse_too_large(image, max_pixels * (REDUCED if reducible else 1))
     if min(width, height) < MIN_SIDE:
         raise PhotoError("too_small", f"{width} x {height}: a side is under {MIN_SIDE} px")
     return image
@@ -95,7 +82,7 @@ def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXEL
         at_least: if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's scaled
             DCT), as long as both sides stay this many pixels or more: 3 to 4 times faster
             on photos of 12 megapixels.
-        max_pixels: of width times height.
+        max_pixels: of width times height, as decoded.
 
     Raises:
         PhotoError: see `opened`.
@@ -106,20 +93,54 @@ def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXEL
     try:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
+        _refuse_too_large(image, max_pixels)
         image.load()
         return _rgb(_upright(image))
+    except PhotoError:
+        raise
     except Exception as error:
         _pass_on_errors_of_the_system(error)
-        raise PhotoError("damaged", f"damaged or truncated: {error}") from None
+        raise PhotoError("damaged", f"damaged or truncated: {str(error).strip()}") from None
+
+
+def _refuse_too_large(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height}"
+        raise PhotoError("too_large", f"{size}: more than {max_pixels:,} pixels")
+
+
+def _what_it_is(data: bytes) -> str:
+    for signature, name in NO_PHOTOS:
+        if re.match(signature, data, re.DOTALL | re.IGNORECASE):
+            return f"not a photo but {name}"
+    return f"not a {', '.join(NAMES)} file"
+
+
+def _is_decoded_by_rows(data: bytes) -> bool:
+    """Tell whether all colours of a JPEG are in one scan.
+
+    Of others, progressive ones among them, libjpeg holds all coefficients: 6 bytes a pixel,
+    whatever the fraction at which it decodes.
+    """
+    at, colours = 2, 0
+    while at + 10 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker in (0xFFC0, 0xFFC1):  # start of a frame that is not progressive
+            colours = data[at + 9]
+        if marker == 0xFFDA:  # start of a scan
+            return data[at + 4] == colours
+        at += 2 + length
+    return False
 
 
 def _pass_on_errors_of_the_system(error: Exception) -> None:
     """Raise what is not the photo's fault: a lack of memory, and an error of the system.
 
-    Pillow reads from memory here, so an `OSError` with a number is not about the bytes; without
-    one it may say that there is no memory.
+    Pillow reads from memory here, so an `OSError` with a number is not about the bytes. A lack of
+    memory is in the words of an error; libheif says so also of a photo that lies about its size.
     """
-    if isinstance(error, OSError) and error.errno is None and "out of memory" in str(error):
+    words = str(error).lower()
+    if re.search("out of memory|memory allocation", words) and "security limit" not in words:
         raise MemoryError(str(error)) from error
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
         raise error
@@ -136,7 +157,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow's own conversion cuts 16-bit values off at 255: nearly everything turns white.
-        grey = np.asarray(image).astype(np.uint32)
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -172,7 +193,7 @@ class Preprocessing:
 
         Args:
             data: the bytes of a photo file.
-            max_pixels: of width times height.
+            max_pixels: of width times height, as decoded.
 
         Returns:
             The photo, RGB; and its pixels for the network, (size, size, 3), RGB, 0 to 255. Mean

@@ -20,7 +20,8 @@ from starlette.requests import ClientDisconnect
 
 from meadow.inference.classifier import Classifier
 from meadow.pipeline.cpu import cores
-from meadow.pipeline.image import MEDIA_TYPES, MIN_SIDE, NAMES, PhotoError
+from meadow.pipeline.formats import MEDIA_TYPES, NAMES
+from meadow.pipeline.image import MIN_SIDE, PhotoError
 from meadow.serving import access, occlusion, schema, telemetry, upload
 from meadow.serving.pages import PAGES, page
 from meadow.serving.pool import Classified, Pool, classify

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from meadow.pipeline.image import MIN_SIDE, NAMES
+from meadow.pipeline.formats import NAMES
+from meadow.pipeline.image import MIN_SIDE
 
 
 class Reason(NamedTuple):

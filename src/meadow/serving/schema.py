@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from meadow.pipeline.image import MEDIA_TYPES
+from meadow.pipeline.formats import MEDIA_TYPES
 from meadow.serving.refusals import LATER, REASONS, Error
 from meadow.serving.upload import FORM, PHOTOS
 
