@@ -14,6 +14,7 @@ from browser import DESKTOP, PHONE, Browser, invalid, too_wide, violations
 from playwright.sync_api import FilePayload, Page, Route, expect
 from toys import colour_classifier, encoded, photo, two_colours
 
+from meadow.pipeline.formats import NAMES
 from meadow.serving import server
 
 pytestmark = pytest.mark.slow
@@ -155,7 +156,7 @@ def test_each_kind_of_answer_is_said_in_plain_words(browser: Browser, two: str) 
         expect(cards.nth(0).locator(".held")).to_have_count(1)
         expect(cards.nth(1).locator(".held")).to_have_count(2)
         expect(cards.nth(2).locator(".held")).to_have_count(0)
-        expect(cards.nth(4).locator(".sure")).to_have_text("not a JPEG, PNG, WEBP file")
+        expect(cards.nth(4).locator(".sure")).to_have_text(f"not a {', '.join(NAMES)} file")
         expect(page.locator("#count")).to_have_text("5 photos, 2 without an answer")
         # what a screen reader says as the answers come
         log = page.get_by_role("log")

@@ -190,7 +190,7 @@ def test_near_duplicates_can_be_switched_off(toy_set: Path, set_params: SetParam
     [
         ({}, "0 classes"),
         ({"gold": 8}, r"1 classes \('gold'\)"),
-        ({"gold": 8, "moss": 0}, "class folder .*moss' is empty"),
+        ({"gold": 8, "moss": 0}, "no files in the class folder 'moss'"),
         ({"gold": 8, "moss": 2}, "class 'moss' has 2 usable photos; 3"),
     ],
     ids=["none", "one class", "an empty class", "fewer photos than splits"],
@@ -211,21 +211,23 @@ def test_without_photos_the_next_command_is_named(project: Path) -> None:
 
 
 def test_odd_file_names_are_names(toy_set: Path) -> None:
-    """Spaces, quotes, a newline, commas and emoji come through the manifest unchanged."""
-    names = {
-        "two words.jpg",
-        "quo\"te's.jpg",
-        "new\nline.jpg",
-        "a,b;c.jpg",
-        "\U0001f33c.jpg",
-        "-n.jpg",
-    }
+    """Spaces, quotes, commas and emoji come through the manifest unchanged."""
+    names = {"two words.jpg", "quo'te's.jpg", "a,b;c.jpg", "\U0001f33c.jpg", "-n.jpg"}
     for i, name in enumerate(names):
         (toy_set / "gold" / name).write_bytes(encoded(photo(700 + i)))
 
     prepare()
 
     assert names <= {Path(row.path).name for row in manifest.load().rows}
+
+
+def test_names_that_not_every_system_can_hold_are_refused(toy_set: Path) -> None:
+    """A carriage return passed, and broke the reading of the manifest in all later stages."""
+    for name in ("a\rb.jpg", "12:30.jpg"):
+        (toy_set / "gold" / name).write_bytes(encoded(photo(700)))
+
+    with pytest.raises(MeadowError, match=r"12:30\.jpg' has :\n.*'a\\rb\.jpg' has a control"):
+        prepare()
 
 
 @pytest.mark.parametrize(

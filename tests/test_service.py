@@ -9,9 +9,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from bad_photos import HEIC
 from PIL import Image
 from toys import encoded, photo
 
+from meadow.pipeline.formats import NAMES
 from meadow.serving import server
 
 pytestmark = pytest.mark.slow
@@ -30,10 +32,10 @@ def client(packaged: Path) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", NAMES)
 def test_a_photo_gets_an_answer_by_either_door(client: httpx.Client, kind: str) -> None:
     """As the multipart field `file`, and as the whole body with any content type."""
-    data = encoded(photo(2), kind)
+    data = HEIC if kind == "HEIF" else encoded(photo(2), kind)
     by_field = client.post("/predict", files={"file": ("x.jpg", data, "image/jpeg")})
     by_body = client.post("/predict", content=data, headers={"Content-Type": "image/x-anything"})
     answer = by_field.json()

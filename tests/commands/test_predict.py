@@ -15,6 +15,7 @@ from toys import encoded, photo
 from meadow.cli import main
 from meadow.commands import predict
 from meadow.errors import MeadowError
+from meadow.pipeline.formats import NAMES
 from meadow.serving import server
 from meadow.serving.client import Client, RefusedError
 
@@ -135,7 +136,7 @@ def test_all_are_answered_in_order_whatever_is_wrong_with_some(
     assert len(lines) == 5 + 1 + 6
     assert re.search(r"0\.jpg +\d+\.\d% +(gold|moss)", lines[0])
     assert lines[5].endswith("missing.jpg  refused: cannot be read: No such file or directory")
-    assert lines[11].endswith("bad?[31m?.jpg  refused: not a JPEG, PNG, WEBP file")
+    assert lines[11].endswith(f"bad?[31m?.jpg  refused: not a {', '.join(NAMES)} file")
 
 
 @pytest.mark.slow
