@@ -142,14 +142,14 @@ class Revision:
         text = self._tracked(path.as_posix()).decode()
         try:
             answers = {
-                each.sha256: each for each in predictions.read(io.StringIO(text, newline=""))
+                photo.sha256: photo for photo in predictions.read(io.StringIO(text, newline=""))
             }
         except KeyError:
             raise MeadowError(
                 f"{path} of {self.name} does not name its photos by their content. Run"
                 " `dvc repro` there to write it again."
             ) from None
-        correct = sum(each.correct for each in answers.values()) / max(1, len(answers))
+        correct = sum(answer.correct for answer in answers.values()) / max(1, len(answers))
         figures = self.figures
         if figures.get(number) != len(answers) or abs(figures.get(accuracy, -1) - correct) > 1e-5:
             raise MeadowError(
