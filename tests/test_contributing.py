@@ -72,7 +72,9 @@ def test_a_commit_is_checked_as_make_lint_checks() -> None:
 
 def test_make_alone_shows_the_help() -> None:
     """One line for each target that a person may give."""
-    shown = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    shown = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
     assert [line.split()[0] for line in shown.splitlines()] == targets

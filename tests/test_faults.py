@@ -51,10 +51,13 @@ def start(stage: str, folder: Path, limit: int | None = None) -> subprocess.Pope
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
+    environment = {**os.environ, "MEADOW_CACHE": str(folder / "cache")}
+    if limit:  # coverage's own file would be the first to meet the limit
+        environment = {k: v for k, v in environment.items() if not k.startswith("COVERAGE_")}
     return subprocess.Popen(
         [sys.executable, "-m", f"meadow.{stage}"],
         cwd=folder,
-        env={**os.environ, "MEADOW_CACHE": str(folder / "cache")},
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,5 @@
 import os
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -79,3 +80,14 @@ def test_without_a_proxy_the_environment_stays_as_it_is(monkeypatch: pytest.Monk
     ports.ask_directly("http://127.0.0.1:9000")
 
     assert list(os.environ) == ["HOME"]
+
+
+def test_a_port_that_is_taken_is_not_given() -> None:
+    """Another one is, of those that no system hands out by itself."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = ports.free_port(taken.getsockname()[1])
+
+    assert 20_000 <= port < 32_000
+    assert ports.free_port(port) == port

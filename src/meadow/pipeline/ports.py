@@ -1,21 +1,30 @@
 """Servers of one's own on the loopback: a free port, and whether one answers."""
 
 import os
+import random
 import socket
 import urllib.request
+from contextlib import suppress
+from http.client import HTTPException
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from meadow.errors import MeadowError
+
 
 def free_port(wanted: int = 0) -> int:
-    """Return `wanted` if it is free on the loopback, or else any free port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            return free_port()
-        return int(probe.getsockname()[1])
+    """Return `wanted` if it is free on the loopback, or else any free port.
+
+    Any port is one below those that a system gives to whoever asks for none in particular: such a
+    port would often be taken before the server that was to have it is up.
+    """
+    for port in [wanted, *random.sample(range(20_000, 32_000), 100)]:
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if port:
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise MeadowError("no port of the loopback is free. Stop some servers, then run it again.")
 
 
 def on_loopback(url: str) -> bool:
@@ -43,5 +52,5 @@ def answers(url: str) -> bool:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(url, timeout=1):
             return True
-    except OSError:
+    except (OSError, HTTPException):  # or it answers, and not in HTTP
         return False
