@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 from toys import SetParams, draw_set, encoded, photo
 
 from meadow.errors import MeadowError
@@ -191,7 +191,7 @@ def test_near_duplicates_can_be_switched_off(toy_set: Path, set_params: SetParam
         ({}, "0 classes"),
         ({"gold": 8}, r"1 classes \('gold'\)"),
         ({"gold": 8, "moss": 0}, "no files in the class folder 'moss'"),
-        ({"gold": 8, "moss": 2}, "class 'moss' has 2 usable photos; 3"),
+        ({"gold": 8, "moss": 2}, r"class 'moss' has 2 usable photos\n3 different"),
     ],
     ids=["none", "one class", "an empty class", "fewer photos than splits"],
 )
@@ -202,6 +202,40 @@ def test_a_set_too_small_is_refused(project: Path, counts: dict[str, int], messa
 
     with pytest.raises(MeadowError, match=message):
         prepare()
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_photos_of_a_burst_count_once(toy_set: Path, pictures: int) -> None:
+    """A class of fewer pictures than splits would be missing in train, or in test."""
+    draw_burst(toy_set / "rust", 20)
+    for number in range(1, pictures):
+        (toy_set / f"rust/other{number}.jpg").write_bytes(encoded(photo(900 + number)))
+
+    with pytest.raises(
+        MeadowError, match=rf"'rust' has {19 + pictures} usable photos, but only {pictures} diff"
+    ):
+        prepare()
+    assert not manifest.FOLDER.exists()
+
+
+def test_a_class_is_trained_on_beside_its_burst(toy_set: Path) -> None:
+    """Three pictures are enough: the burst for train, the others for val and test."""
+    draw_burst(toy_set / "rust", 20)
+    for number in range(2):
+        (toy_set / f"rust/other{number}.jpg").write_bytes(encoded(photo(900 + number)))
+    prepare()
+    rust = [row for row in manifest.load().rows if row.label == "rust"]
+
+    assert {row.split for row in rust if "frame" in row.path} == {"train"}
+    assert {row.split for row in rust} == {"train", "val", "test"}
+
+
+def draw_burst(folder: Path, count: int) -> None:
+    """Draw one picture so many times, a little brighter each time."""
+    folder.mkdir()
+    for i in range(count):
+        frame = ImageEnhance.Brightness(photo(800)).enhance(1 + i / 200)
+        (folder / f"frame{i:02}.jpg").write_bytes(encoded(frame, quality=90))
 
 
 def test_without_photos_the_next_command_is_named(project: Path) -> None:

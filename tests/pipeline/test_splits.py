@@ -52,6 +52,17 @@ def test_every_split_gets_a_photo_of_every_class(n: int, seed: int) -> None:
         }
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_burst_is_trained_on(seed: int) -> None:
+    """A group of more than half of a class, in test, would leave next to nothing to learn from."""
+    groups = [*["burst"] * 20, *keys(3)]
+
+    split = assign(["a"] * 23, groups, val=0.15, test=0.7, seed=seed)
+
+    assert split[0] == "train"
+    assert set(split) == {"train", "val", "test"}
+
+
 def test_another_seed_draws_another_split() -> None:
     """And the same seed the same."""
     one, other = (assign(["a"] * 100, keys(100), val=0.2, test=0.2, seed=s) for s in (1, 2))

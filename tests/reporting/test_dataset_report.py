@@ -61,7 +61,7 @@ def test_what_fails_prepare_is_shown_instead(toy_set: Path) -> None:
 
     assert two_labels(photo_set.duplicates[0])
     assert "near-duplicates with two labels: 1." in photo_set.warnings[0]
-    assert "class 'rust' has 1 usable photos; prepare needs 3" in photo_set.warnings[1]
+    assert "class 'rust' has 1 usable photos; prepare needs 3 different" in photo_set.warnings[1]
 
 
 def test_a_set_without_one_good_photo_is_shown(toy_set: Path) -> None:

@@ -104,16 +104,31 @@ class Survey:
                 " alike to the program, set prepare.near_duplicates: false."
             )
 
+    @property
+    def too_small(self) -> list[str]:
+        """What is wrong with each class that has fewer groups of photos than there are splits."""
+        photos, groups = Counter[str](), defaultdict[str, set[str]](set)
+        for i in self.originals:
+            label = self.photos[i].file.label
+            photos[label] += 1
+            groups[label].add(self.groups[i])
+        return [
+            f"class {label!r} has {photos[label]} usable photos"
+            + (f", but only {different} different pictures" if different < photos[label] else "")
+            for label in sorted({file.label for file in self.files})
+            if (different := len(groups[label])) < len(splits.SPLITS)
+        ]
+
     def refuse_small_classes(self) -> None:
-        """Raise if a class has fewer photos than there are splits."""
-        counts = Counter(self.photos[i].file.label for i in self.originals)
-        for label in sorted({file.label for file in self.files}):
-            if counts[label] < len(splits.SPLITS):
-                raise MeadowError(
-                    f"class {label!r} has {counts[label]} usable photos; {len(splits.SPLITS)}"
-                    " different ones are the least, so that train, val and test each get one. Add"
-                    " photos, or remove the class."
-                )
+        """Raise if a class has fewer groups of photos than there are splits."""
+        if self.too_small:
+            raise MeadowError(
+                "\n".join(self.too_small)
+                + f"\n{len(splits.SPLITS)} different ones a class are the least, so that train, val"
+                " and test each get one; near-duplicates, such as a burst, count once. Add photos,"
+                " or remove the class. If different photos only look alike to the program, set"
+                " prepare.near_duplicates: false."
+            )
 
 
 def survey(

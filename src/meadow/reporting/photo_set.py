@@ -123,12 +123,9 @@ class PhotoSet:
                 f"near-duplicates with two labels: {conflicts}. prepare fails until each group is"
                 " in one class, by its folder or by `meadow review`."
             )
-        labels = {file.label for file in self.survey.files}
-        usable = {label: len(self.by_class.get(label, [])) for label in sorted(labels)}
         warnings += [
-            f"class {label!r} has {count} usable photos; prepare needs {len(splits.SPLITS)}."
-            for label, count in usable.items()
-            if count < len(splits.SPLITS)
+            f"{problem}; prepare needs {len(splits.SPLITS)} different ones."
+            for problem in self.survey.too_small
         ]
         if leak := next((leak for leak in self.leaks if leak.significant), None):
             warnings.append(
