@@ -83,7 +83,7 @@ def test_a_command_in_a_subfolder_works_on_the_project(
     monkeypatch.chdir(repository / "docs")
     main(["data", "import", "mine"])
     monkeypatch.chdir(repository / "data/raw/gold")
-    main(["review", "000.jpg", "drop"])
+    main(["review", "000.jpg", "--drop"])
 
     assert sorted(path.name for path in (repository / "data/raw").iterdir()) == ["gold", "moss"]
     assert (repository / "data/raw.dvc").exists()
@@ -111,7 +111,7 @@ def test_the_set_is_where_params_yaml_says(
     "command",
     [
         ["data", "demo"], ["data", "import", "x.zip"], ["data", "report"], ["demo"],
-        ["recipe", "demo"], ["sweep", "train.seed=1,2"], ["review", "a.jpg", "drop"],
+        ["recipe", "demo"], ["sweep", "train.seed=1,2"], ["review", "a.jpg", "--drop"],
         ["weights", "x.pth"], ["compare"], ["release"], ["share"], ["doctor"], ["minio", "start"],
     ],
     ids=" ".join,

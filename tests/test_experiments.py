@@ -89,7 +89,7 @@ def test_editing_a_page_reruns_report_alone(clone: Path, run: Run) -> None:
 def test_a_decision_on_a_photo_reruns_prepare(clone: Path, run: Run) -> None:
     """And what it did to the data is in the diff of the metrics."""
     command = [sys.executable, "-c", "from meadow.cli import main; main()", "review"]
-    run(*command, "gold/003.jpg", "relabel", "moss")
+    run(*command, "gold/003.jpg", "--relabel", "moss")
     run("dvc", "repro", "prepare")
     diff = json.loads(run("dvc", "metrics", "diff", "--json"))["metrics/prepare.json"]
 

@@ -174,6 +174,43 @@ def test_one_photo_in_two_classes_is_refused(toy_set: Path, quality: int | None)
         prepare()
 
 
+def test_photos_with_two_labels_can_all_be_dropped(
+    toy_set: Path, set_params: SetParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A placeholder in every class, and a near-duplicate in two: listed, with their likes."""
+    set_params(prepare={"on_two_labels": "drop"})
+    prepare()
+    before = contents(Path("data/prepared"))
+    for path in ("gold/none1.jpg", "gold/none2.jpg", "moss/none.jpg"):
+        (toy_set / path).write_bytes(encoded(photo(990)))
+    (toy_set / "gold/poor.jpg").write_bytes(encoded(photo(991), quality=30))
+    (toy_set / "moss/stray.jpg").write_bytes(encoded(photo(991)))
+    prepare()
+    after = contents(Path("data/prepared"))
+
+    assert left_out() == dict.fromkeys(
+        ("gold/none1.jpg", "gold/none2.jpg", "moss/none.jpg", "gold/poor.jpg", "moss/stray.jpg"),
+        "two_labels",
+    )
+    assert "looks like 'moss/none.jpg'" in after.pop("left_out.csv").decode()
+    assert after.items() < before.items()
+    assert figures()["left_out"] == {"total": 5, "two_labels": 5}
+    assert "left out 5 photos that are the same or nearly so" in capsys.readouterr().err
+
+
+def test_a_long_group_is_named_in_short(toy_set: Path) -> None:
+    """Two hundred names on a line would hide what to do."""
+    for i in range(30):
+        (toy_set / f"gold/none{i:02}.jpg").write_bytes(encoded(photo(990)))
+    (toy_set / "moss/none.jpg").write_bytes(encoded(photo(990)))
+
+    with pytest.raises(
+        MeadowError, match=r"'gold/none19\.jpg' = \.\.\. and 11 more\nKeep"
+    ) as error:
+        prepare()
+    assert "prepare.on_two_labels: drop" in str(error.value)
+
+
 def test_near_duplicates_can_be_switched_off(toy_set: Path, set_params: SetParams) -> None:
     """The way out when photos only look alike to the program."""
     set_params(prepare={"near_duplicates": False})

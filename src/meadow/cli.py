@@ -68,14 +68,16 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command = data("report", report, "a page about the set: what is in it, and what is odd")
     command.add_argument("--html", type=path, default="data-report.html", metavar="FILE")
 
-    command = add("review", None, "decide on a photo with a doubtful label")
-    command.add_argument("path", metavar="PHOTO", help="as in reports/review.csv, or as from here")
-    decide = _group(command, required=True)
-    drop = decide("drop", _review, "leave the photo out of the set")
-    drop.set_defaults(decision="drop", label="")
-    relabel = decide("relabel", _review, "give it another class")
-    relabel.set_defaults(decision="relabel")
-    relabel.add_argument("label", metavar="CLASS")
+    command = add("review", _review, "decide on photos with doubtful labels")
+    command.add_argument(
+        "photos", nargs="*", metavar="PHOTO", help="as in reports/review.csv, or as from here"
+    )
+    command.add_argument(
+        "--file", type=path, help="a list of photos: one a line, or a CSV with a column `path`"
+    )
+    decision = command.add_mutually_exclusive_group(required=True)
+    decision.add_argument("--drop", action="store_true", help="leave them out of the set")
+    decision.add_argument("--relabel", metavar="CLASS", help="give them another class")
 
     command = add("weights", _weights, "take a state_dict as pretrained weights")
     command.add_argument("file", type=path)
@@ -132,11 +134,11 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
 
 
 def _group(
-    parser: argparse.ArgumentParser, *, required: bool = False
+    parser: argparse.ArgumentParser,
 ) -> Callable[[str, Command | None, str], argparse.ArgumentParser]:
     """Return a function that adds a command to a parser, which alone prints its help."""
     parser.set_defaults(command=lambda _: parser.print_help(), anywhere=True)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=required)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(name: str, command: Command | None, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
@@ -202,10 +204,15 @@ def _replace_set(make: Callable[[Path], None]) -> None:
 
 def _review(chosen: argparse.Namespace) -> None:
     folder = _set()
-    files = discovery.find(folder)
-    here = chosen.prefix / chosen.path
-    path = here if here.exists() else chosen.path
-    overrides.decide(folder, files, str(path), chosen.decision, chosen.label)
+    paths = [
+        str(here) if (here := chosen.prefix / photo).exists() else photo for photo in chosen.photos
+    ]
+    if chosen.file:
+        paths += overrides.listed(chosen.file)
+    if not paths:
+        raise MeadowError("no photo is named: write `meadow review PHOTO...`, or --file LIST.")
+    decision, label = ("drop", "") if chosen.drop else ("relabel", chosen.relabel)
+    overrides.decide(folder, discovery.find(folder), paths, decision, label)
     print(f"{overrides.FILE} has it. Next: `dvc repro`, then `git commit` with {overrides.FILE}.")
 
 

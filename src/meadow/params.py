@@ -37,6 +37,7 @@ class Prepare(Section):
     min_side: int = Field(ge=MIN_SIDE)
     near_duplicates: bool
     on_bad_photo: Literal["skip", "fail"]
+    on_two_labels: Literal["fail", "drop"]
 
 
 class Probe(Section):

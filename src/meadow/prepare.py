@@ -30,7 +30,7 @@ def prepare() -> None:
     with atomic.whole(manifest.FOLDER) as out, Spool(out, p.size) as spool:
         photo_set = survey(chosen, keep=spool.append)
         photo_set.report_bad_photos(fail=p.on_bad_photo == "fail")
-        photo_set.refuse_two_labels()
+        photo_set.report_two_labels(fail=p.on_two_labels == "fail")
         photo_set.refuse_small_classes()
         rows = split_rows(photo_set, p)
         for name in ("train", "val"):

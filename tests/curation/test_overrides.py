@@ -159,8 +159,8 @@ def test_the_command_writes_what_prepare_reads(
     """With a path as in the review list, or as a shell completes it; earlier lines stay."""
     (toy_set / "gold/a, b.jpg").write_bytes((toy_set / "gold/003.jpg").read_bytes())
     (toy_set / "gold/003.jpg").unlink()
-    main(["review", "gold/a, b.jpg", "drop"])
-    main(["review", "data/raw/moss/003.jpg", "relabel", "gold"])
+    main(["review", "gold/a, b.jpg", "--drop"])
+    main(["review", "data/raw/moss/003.jpg", "--relabel", "gold"])
 
     assert "dvc repro" in capsys.readouterr().out
     assert overrides.FILE.read_text().splitlines() == [
@@ -173,18 +173,60 @@ def test_the_command_writes_what_prepare_reads(
 
 
 @pytest.mark.parametrize(
+    "listing",
+    [
+        "gold/003.jpg\nmoss/004.jpg\n",
+        "path,reason\r\ngold/003.jpg,two_labels\r\nmoss/004.jpg,copy\r\n",
+    ],
+    ids=["lines", "a table"],
+)
+def test_one_decision_falls_on_many_photos(toy_set: Path, listing: str) -> None:
+    """Named one by one, or in a file such as a part of left_out.csv."""
+    Path("list.txt").write_text(listing, newline="")
+    main(["review", "gold/001.jpg", "gold/002.jpg", "--file", "list.txt", "--drop"])
+    prepare()
+
+    assert list(left_out()) == ["gold/001.jpg", "gold/002.jpg", "gold/003.jpg", "moss/004.jpg"]
+
+
+def test_all_or_none_of_many_photos_are_decided_on(toy_set: Path) -> None:
+    """Each mistake is named at once."""
+    with pytest.raises(SystemExit, match=r"(?s)photo 'gold/a.jpg'.*photo 'gold/b.jpg'"):
+        main(["review", "gold/001.jpg", "gold/a.jpg", "gold/b.jpg", "--drop"])
+
+    assert not overrides.FILE.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "No such file"), (b"\xff\xfe", "UTF-8"), (b"\n", "lists no photo")],
+)
+def test_a_list_without_photos_is_refused(
+    toy_set: Path, content: bytes | None, message: str
+) -> None:
+    """Instead of a decision on nothing."""
+    if content is not None:
+        Path("list.txt").write_bytes(content)
+
+    with pytest.raises(SystemExit, match=message):
+        main(["review", "--file", "list.txt", "--drop"])
+    with pytest.raises(SystemExit, match="no photo is named"):
+        main(["review", "--drop"])
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gold/000.jpg", "drop"], "line 2: 'gold/000.jpg' is decided on already"),
-        (["gold/1.jpg", "drop"], "stays as it was: there is no photo 'gold/1.jpg'"),
-        (["gold/001.jpg", "relabel", "mos"], "stays as it was: class 'mos' is unknown"),
+        (["gold/000.jpg", "--drop"], "line 2: 'gold/000.jpg' is decided on already"),
+        (["gold/1.jpg", "--drop"], r"stays as it was:\nthere is no photo 'gold/1.jpg'"),
+        (["gold/001.jpg", "--relabel", "mos"], r"stays as it was:\nclass 'mos' is unknown"),
     ],
 )
 def test_the_command_refuses_what_prepare_would_refuse(
     toy_set: Path, arguments: list[str], message: str
 ) -> None:
     """The file stays as it was."""
-    main(["review", "gold/000.jpg", "drop"])
+    main(["review", "gold/000.jpg", "--drop"])
     before = overrides.FILE.read_bytes()
 
     with pytest.raises(SystemExit, match=message):

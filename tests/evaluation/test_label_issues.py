@@ -124,5 +124,5 @@ def test_flipped_photos_are_found_and_put_right(project: Path, set_params: SetPa
 
     for record in found:
         if record["path"] in first & flipped:
-            main(["review", record["path"], "relabel", other[record["label"]]])
+            main(["review", record["path"], "--relabel", other[record["label"]]])
     assert accuracy() > before + 0.02

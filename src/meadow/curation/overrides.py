@@ -10,7 +10,7 @@ of it elsewhere in the set stays. Nothing writes here by itself: a line comes fr
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,36 +99,69 @@ def apply(folder: Path, files: Sequence[PhotoFile]) -> tuple[list[PhotoFile], li
     return stay, [file for file in files if file.path in dropped]
 
 
-def decide(folder: Path, files: Sequence[PhotoFile], path: str, decision: str, label: str) -> None:
-    """Add a decision to the file, after the checks of `apply`.
+def decide(
+    folder: Path, files: Sequence[PhotoFile], paths: Iterable[str], decision: str, label: str
+) -> None:
+    """Add a decision on each of some photos to the file, after the checks of `apply`.
 
     Args:
         folder: the set's folder.
         files: all files in it.
-        path: of the photo, in the set's folder or from here, as a shell completes it.
+        paths: of the photos, in the set's folder or from here, as a shell completes them.
         decision: drop or relabel.
-        label: the class of a relabelled photo, "" for a drop.
+        label: the class of relabelled photos, "" for a drop.
 
     Raises:
-        MeadowError: see `apply`; then the file stays as it was.
+        MeadowError: see `apply`; it names what is wrong with each photo, and the file stays as it
+            was.
 
     """
     labels = {file.path: file.label for file in files}
-    if path not in labels and Path(path).is_relative_to(folder):
-        path = Path(path).relative_to(folder).as_posix()
-    for earlier in load():
-        if earlier.path == path:
-            problem = f"{path!r} is decided on already. Edit or remove that line."
-            raise _mistake(earlier.line, problem)
-    sha256 = _sha256(folder / path) if path in labels else ""
-    if problem := _problem(folder, labels, Override(0, path, decision, label, sha256)):
-        raise MeadowError(f"{FILE} stays as it was: {problem}")
+    lines = {override.path: override.line for override in load()}
+    decided: dict[str, str] = {}
+    problems = []
+    for path in paths:
+        if path not in labels and Path(path).is_relative_to(folder):
+            path = Path(path).relative_to(folder).as_posix()
+        sha256 = decided[path] = _sha256(folder / path) if path in labels else ""
+        if path in lines:
+            problems.append(
+                f"line {lines[path]}: {path!r} is decided on already. Edit or remove that line."
+            )
+        elif problem := _problem(folder, labels, Override(0, path, decision, label, sha256)):
+            problems.append(problem)
+    if problems:
+        raise MeadowError("\n".join([f"{FILE} stays as it was:", *problems]))
     text = FILE.read_text("utf-8-sig") if FILE.exists() else ",".join(HEADER)
     table = io.StringIO(newline="")
     table.write(text.removesuffix("\n") + "\n")
-    csv.writer(table, lineterminator="\n").writerow([path, decision, label, sha256])
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerows([path, decision, label, sha256] for path, sha256 in decided.items())
     with atomic.whole(FILE) as part:
         part.write_text(table.getvalue(), "utf-8", newline="")
+
+
+def listed(file: Path) -> list[str]:
+    """Read the photos that a file lists: one path a line, or the column `path` of a CSV.
+
+    So left_out.csv and review.csv can be cut down to the lines that one decision is on.
+
+    Raises:
+        MeadowError: there is no such file, it is not UTF-8, or lists none.
+
+    """
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeadowError(f"{file} cannot be read as UTF-8 text: {error}") from None
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    if "path" in (table.fieldnames or []):
+        paths = [record["path"] for record in table]
+    else:
+        paths = [line for line in text.splitlines() if line]
+    if not paths:
+        raise MeadowError(f"{file} lists no photo. Write one path a line.")
+    return paths
 
 
 def _problem(folder: Path, labels: Mapping[str, str], override: Override) -> str:

@@ -5,7 +5,7 @@ Prepare packs what it gives, and the data report shows it.
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from meadow.errors import MeadowError
 from meadow.pipeline import parallel, splits
 from meadow.pipeline.image import Preprocessing
 
-LISTED = 20  # photos or groups named in the terminal; left_out.csv has them all
+LISTED = 20  # photos, or groups, named in the terminal; left_out.csv has them all
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Survey:
         photos: those that can be decoded, byte copies included, by path.
         groups: key of each photo's group of copies and near-duplicates, its smallest SHA-256.
         bad: what cannot be decoded, or is too small.
+        ambiguous: keys of the groups that are left out, as they have two labels.
 
     """
 
@@ -46,26 +47,37 @@ class Survey:
     photos: Sequence[GoodPhoto]
     groups: Sequence[str]
     bad: Sequence[BadPhoto]
+    ambiguous: Set[str]
 
     @cached_property
     def originals(self) -> list[int]:
         """Places of the photos that prepare keeps: of byte-identical ones the first."""
         first: dict[str, int] = {}
-        for i, photo in enumerate(self.photos):
-            first.setdefault(photo.sha256, i)
+        for i, (photo, group) in enumerate(zip(self.photos, self.groups, strict=True)):
+            if group not in self.ambiguous:
+                first.setdefault(photo.sha256, i)
         return list(first.values())
 
     @property
     def left_out(self) -> list[BadPhoto]:
-        """What prepare does not keep, and why: bad files, then dropped ones, then byte copies."""
+        """What prepare does not keep, and why.
+
+        Bad files, then dropped ones, then those with two labels, then byte copies.
+        """
         first = {self.photos[i].sha256: self.photos[i].file for i in self.originals}
         dropped = [BadPhoto(file, "dropped", f"by {overrides.FILE}") for file in self.dropped]
         copies = [
             BadPhoto(photo.file, "copy", f"same bytes as {first[photo.sha256].path!r}")
             for photo in self.photos
-            if photo.file != first[photo.sha256]
+            if photo.file != first.get(photo.sha256, photo.file)
         ]
-        return [*self.bad, *dropped, *copies]
+        alike = [
+            BadPhoto(photo.file, "two_labels", f"looks like {_named(_other(photo, group))}")
+            for group in self.duplicates
+            if self.ambiguous and two_labels(group)
+            for photo in group
+        ]
+        return [*self.bad, *dropped, *alike, *copies]
 
     @property
     def duplicates(self) -> list[list[GoodPhoto]]:
@@ -77,32 +89,24 @@ class Survey:
 
     def report_bad_photos(self, *, fail: bool) -> None:
         """Name the bad photos on standard error, or raise with them."""
-        if not self.bad:
-            return
-        lines = [f"  {photo.file.path!r}: {photo.detail} ({photo.reason})" for photo in self.bad]
-        if len(lines) > LISTED:
-            lines[LISTED:] = [f"  ... and {len(lines) - LISTED} more"]
-        listed = "\n".join([f"{len(self.bad)} bad photos:", *lines])
-        if fail:
-            raise MeadowError(
-                f"{listed}\nMend or remove them, or leave them out with prepare.on_bad_photo: skip."
-            )
-        print(f"left out {listed}", file=sys.stderr)
+        lines = [f"{photo.file.path!r}: {photo.detail} ({photo.reason})" for photo in self.bad]
+        _report(
+            f"{len(self.bad)} bad photos",
+            lines,
+            "Mend or remove them, or leave them out with prepare.on_bad_photo: skip." * fail,
+        )
 
-    def refuse_two_labels(self) -> None:
-        """Raise if a group of duplicates has two labels."""
-        conflicts = [
-            "  " + " = ".join(_named(photo.file) for photo in group)
-            for group in self.duplicates
-            if two_labels(group)
-        ]
-        if conflicts:
-            raise MeadowError(
-                "these photos are the same or nearly so, but of different classes:\n"
-                + "\n".join(conflicts[:LISTED])
-                + "\nKeep each in one class, by its folder or by `meadow review`. If they only look"
-                " alike to the program, set prepare.near_duplicates: false."
-            )
+    def report_two_labels(self, *, fail: bool) -> None:
+        """Name the groups of duplicates that have two labels, or raise with them."""
+        conflicts = [group for group in self.duplicates if two_labels(group)]
+        _report(
+            f"{sum(map(len, conflicts))} photos that are the same or nearly so, but of different"
+            " classes",
+            [_cut([_named(photo.file) for photo in group], " = ") for group in conflicts],
+            "Keep each in one class, by its folder or by `meadow review`, or leave all of them out"
+            " with prepare.on_two_labels: drop. If they only look alike to the program, set"
+            " prepare.near_duplicates: false." * fail,
+        )
 
     @property
     def too_small(self) -> list[str]:
@@ -123,7 +127,7 @@ class Survey:
         """Raise if a class has fewer groups of photos than there are splits."""
         if self.too_small:
             raise MeadowError(
-                "\n".join(self.too_small)
+                _cut(self.too_small, "\n")
                 + f"\n{len(splits.SPLITS)} different ones a class are the least, so that train, val"
                 " and test each get one; near-duplicates, such as a burst, count once. Add photos,"
                 " or remove the class. If different photos only look alike to the program, set"
@@ -160,16 +164,24 @@ def survey(
         else:
             photos.append(seen[0])
             keep(seen[1])
+    groups = [photo.sha256 for photo in photos]
+    if p.near_duplicates:
+        groups = _groups(photos, workers)
+    first_labels: dict[str, str] = {}
+    ambiguous = {
+        group
+        for photo, group in zip(photos, groups, strict=True)
+        if first_labels.setdefault(group, photo.file.label) != photo.file.label
+    }
     return Survey(
         folder=folder,
         files=files,
         dropped=dropped,
         relabelled=len(set(taken) - set(files)),
         photos=photos,
-        groups=_groups(photos, workers)
-        if p.near_duplicates
-        else [photo.sha256 for photo in photos],
+        groups=groups,
         bad=bad,
+        ambiguous=ambiguous if p.on_two_labels == "drop" else set(),
     )
 
 
@@ -188,6 +200,26 @@ def _groups(photos: Sequence[GoodPhoto], workers: int) -> list[str]:
     for photo, number in zip(photos, numbers, strict=True):
         smallest[number] = min(photo.sha256, smallest.get(number, photo.sha256))
     return [smallest[number] for number in numbers]
+
+
+def _other(photo: GoodPhoto, group: Sequence[GoodPhoto]) -> PhotoFile:
+    """Return the first photo of a group that has another label."""
+    return next(other.file for other in group if other.file.label != photo.file.label)
+
+
+def _report(what: str, lines: Sequence[str], remedy: str) -> None:
+    """Say on standard error that photos are left out, or raise if there is a remedy to name."""
+    if not lines:
+        return
+    listed = f"{what}:\n  " + _cut(lines, "\n  ")
+    if remedy:
+        raise MeadowError(f"{listed}\n{remedy}")
+    print(f"left out {listed}", file=sys.stderr)
+
+
+def _cut(names: Sequence[str], between: str) -> str:
+    more = [f"... and {len(names) - LISTED} more"] if len(names) > LISTED else []
+    return between.join([*names[:LISTED], *more])
 
 
 def _named(file: PhotoFile) -> str:

@@ -23,7 +23,8 @@ from meadow.errors import MeadowError
 # cannot be compared.
 FIXED = (
     "data.", "evaluate.", "runtime.", "train.coverage",
-    "prepare.val", "prepare.test", "prepare.seed",
+    "prepare.val", "prepare.test", "prepare.seed", "prepare.near_duplicates", "prepare.min_side",
+    "prepare.on_bad_photo", "prepare.on_two_labels",
 )  # fmt: skip
 FORMS = "Write LOW..HIGH, LOW..HIGH:log, or VALUE,VALUE"
 EXAMPLE = "train.probe.l2=0.003..3:log"

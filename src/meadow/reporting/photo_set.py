@@ -120,8 +120,9 @@ class PhotoSet:
         warnings = []
         if conflicts := sum(map(two_labels, self.duplicates)):
             warnings.append(
-                f"near-duplicates with two labels: {conflicts}. prepare fails until each group is"
-                " in one class, by its folder or by `meadow review`."
+                f"near-duplicates with two labels: {conflicts}. prepare fails, or leaves them out"
+                " (prepare.on_two_labels), until each group is in one class, by its folder or by"
+                " `meadow review`."
             )
         warnings += [
             f"{problem}; prepare needs {len(splits.SPLITS)} different ones."
