@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     gate.RELEASED.parent.mkdir()
     losses = -np.log(answers(0.8)[:, 0])
-    lines = [f"{row.sha256},{loss}" for row, loss in zip(rows(), losses, strict=True)]
-    gate.RELEASED.write_text("\n".join(["sha256,log_loss", *lines]) + "\n")
+    lines = [f"{row.sha256},a,{loss}" for row, loss in zip(rows(), losses, strict=True)]
+    gate.RELEASED.write_text("\n".join(["sha256,label,log_loss", *lines]) + "\n")
 
 
 @pytest.mark.parametrize(("p", "passes"), [(0.9, True), (0.79, True), (0.6, False)])
@@ -48,7 +49,10 @@ def test_a_model_that_is_significantly_worse_than_the_released_one_fails(
 def test_the_released_model_itself_passes() -> None:
     """Though its losses were rounded downwards, and each now seems a little higher."""
     text = gate.RELEASED.read_text().splitlines()
-    lower = [f"{sha},{float(loss) - 1e-6}" for sha, loss in (line.split(",") for line in text[1:])]
+    lower = [
+        f"{sha},{label},{float(loss) - 1e-6}"
+        for sha, label, loss in (line.split(",") for line in text[1:])
+    ]
     gate.RELEASED.write_text("\n".join([text[0], *lower]) + "\n")
     verdict = gate.verdict(FIGURES, rows(), answers(0.8), TARGETS, LIMITS)
 
@@ -60,12 +64,47 @@ def test_the_released_model_itself_passes() -> None:
 def test_only_photos_that_both_saw_are_compared() -> None:
     """A new version of the set has new test photos."""
     new = [Row(f"n{i}", "a", "test", f"n{i}", f"new {i}", "", 1, 1, 1) for i in range(40)]
-    some = gate.verdict(FIGURES, rows(40) + new, answers(0.6), TARGETS, LIMITS)
-    none = gate.verdict(FIGURES, new, answers(0.6, 40), TARGETS[:40], LIMITS)
+    verdict = gate.verdict(FIGURES, rows(40) + new, answers(0.6), TARGETS, LIMITS)
 
-    assert "on 40 photos" in some["why"][2]
-    assert none["passed"] is True
-    assert "on none of these test photos" in none["why"][2]
+    assert "on 40 photos" in verdict["why"][2]
+
+
+@pytest.mark.usefixtures("released")
+def test_a_corrected_label_is_not_held_against_a_model() -> None:
+    """Nor for it: losses by two labels would hide here that it is worse on the other photos."""
+    corrected = [replace(row, label="b") if i < 40 else row for i, row in enumerate(rows())]
+    targets = np.repeat([1, 0], 40)
+    probabilities = np.where(np.arange(80)[:, None] < 40, answers(0.95)[:, ::-1], answers(0.6))
+    verdict = gate.verdict(FIGURES, corrected, probabilities, targets, LIMITS)
+
+    assert verdict["passed"] is False
+    assert "on 40 photos that both were tested on with the same label" in verdict["why"][2]
+
+
+@pytest.mark.parametrize(("kept", "passes"), [(0, False), (15, False), (16, True)])
+@pytest.mark.usefixtures("released")
+def test_too_few_photos_in_common_do_not_pass(kept: int, passes: bool) -> None:
+    """With the number there is, the number needed, and how to release it all the same."""
+    new = [replace(row, sha256=f"new {row.path}") for row in rows(80)[kept:]]
+    verdict = gate.verdict(FIGURES, rows(kept) + new, answers(0.8), TARGETS, LIMITS)
+
+    assert verdict["passed"] is passes
+    assert passes or f"tested on only {kept} photos" in verdict["why"][2]
+    assert passes or "needs 16" in verdict["why"][2]
+
+    gate.RELEASED.write_text(gate.RELEASED.read_text().splitlines()[0] + "\n")
+    assert gate.verdict(FIGURES, new, answers(0.8)[kept:], TARGETS[kept:], LIMITS)["passed"]
+
+
+@pytest.mark.usefixtures("released")
+def test_a_released_file_without_labels_does_not_pass() -> None:
+    """Meadow 0.1 kept none: whether labels were corrected since, nobody knows."""
+    lines = (line.split(",") for line in gate.RELEASED.read_text().splitlines())
+    gate.RELEASED.write_text("".join(f"{sha},{loss}\n" for sha, _, loss in lines))
+    verdict = gate.verdict(FIGURES, rows(), answers(0.9), TARGETS, LIMITS)
+
+    assert verdict["passed"] is False
+    assert "tested on only 0 photos" in verdict["why"][2]
 
 
 @pytest.mark.parametrize(

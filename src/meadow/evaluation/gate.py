@@ -1,7 +1,7 @@
 """Whether a model may be released, in words."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from meadow.pipeline.manifest import Row
 
 VERDICT = Path("metrics/gate.json")
 RELEASED = Path("metrics/released.csv")  # predictions of the last released model, in Git
+FEWEST = 16  # photos of a comparison; of fewer, all right, the accuracy may still be below 0.8
 Floats = NDArray[np.float64]
 
 
@@ -59,14 +60,14 @@ def verdict(
 
 
 def against_released(
-    rows: Sequence[Row], losses: Floats, old: dict[str, float]
+    rows: Sequence[Row], losses: Floats, old: Mapping[tuple[str, str], float]
 ) -> tuple[bool, str]:
-    """Compare with the last released model, on the photos that both were tested on.
+    """Compare with the last released model, on the photos that both were tested on alike.
 
     Args:
         rows: the test photos.
         losses: log-loss of each, (n,).
-        old: log-loss of the released model by SHA-256 of the photo.
+        old: log-loss of the released model by SHA-256 and label of the photo.
 
     Returns:
         Whether it is not significantly worse: the 95 % interval of the mean difference (paired
@@ -75,23 +76,33 @@ def against_released(
     """
     if not old:
         return True, "there is no released model to compare with (`meadow release` makes one)"
-    both = [i for i, row in enumerate(rows) if row.sha256 in old]
-    if not both:
-        return True, "the released model was tested on none of these test photos"
-    difference = losses[both] - np.array([old[rows[i].sha256] for i in both])
+    both = [i for i, row in enumerate(rows) if (row.sha256, row.label) in old]
+    if len(both) < FEWEST:
+        return False, (
+            f"this and the released model were tested on only {len(both)} photos with the same"
+            f" label; a comparison needs {FEWEST}. To release this one without it, remove all but"
+            f" the first line of {RELEASED}, then run `dvc repro`"
+        )
+    difference = losses[both] - np.array([old[rows[i].sha256, rows[i].label] for i in both])
     low, high = bootstrap(difference, [rows[i].group for i in both])
     # judged as it is said: the file's losses are rounded, and an equal model must pass
     mean, low, high = (round(x, 3) for x in (float(difference.mean()), low, high))
     return low <= 0, (
-        f"against the released model, on {len(both)} photos that both were tested on, the log-loss"
-        f" differs by {mean:+z.3f} ({low:+z.3f} to {high:+z.3f}); it must not be significantly"
-        " higher"
+        f"against the released model, on {len(both)} photos that both were tested on with the same"
+        f" label, the log-loss differs by {mean:+z.3f} ({low:+z.3f} to {high:+z.3f}); it must not"
+        " be significantly higher"
     )
 
 
-def released() -> dict[str, float]:
-    """Read the log-loss of the last released model on each of its test photos, by SHA-256."""
+def released() -> dict[tuple[str, str], float]:
+    """Read the log-loss of the last released model on each of its test photos.
+
+    By SHA-256 and label; a file of before labels were kept has "" for each, which is none of them.
+    """
     if not RELEASED.exists():
         return {}
     with RELEASED.open(encoding="utf-8", newline="") as file:
-        return {record["sha256"]: float(record["log_loss"]) for record in csv.DictReader(file)}
+        return {
+            (record["sha256"], record.get("label", "")): float(record["log_loss"])
+            for record in csv.DictReader(file)
+        }

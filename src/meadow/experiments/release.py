@@ -11,7 +11,7 @@ from meadow.storage import dvc_git
 
 
 def release() -> None:
-    """Write the released model's losses to metrics/released.csv, and say how to tag it.
+    """Write the released model's labels and losses to metrics/released.csv, and say how to tag it.
 
     Raises:
         MeadowError: the pipeline is not up to date, or the gate did not pass.
@@ -28,10 +28,10 @@ def release() -> None:
     tested = predictions.load(predictions.TEST)
     losses = metrics.clipped_log_loss(np.array([answer.p_label for answer in tested])).round(6)
     records = (
-        {"sha256": answer.sha256, "log_loss": loss}
+        {"sha256": answer.sha256, "label": answer.label, "log_loss": loss}
         for answer, loss in zip(tested, losses, strict=True)
     )
-    manifest.write_csv(gate.RELEASED, ["sha256", "log_loss"], records)
+    manifest.write_csv(gate.RELEASED, ["sha256", "label", "log_loss"], records)
     print(
         f"{gate.RELEASED} has the losses of this model. Next: `dvc repro`, `git commit -a -m"
         " release`, `git tag v1`, `make share`."
