@@ -9,7 +9,6 @@ Writes: metrics/evaluate.json, metrics/gate.json, metrics/plots/ (confusion.csv,
         provenance.json (what was measured, with which parameters and packages).
 """
 
-import hashlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +21,10 @@ from meadow.errors import run
 from meadow.evaluation import gate, label_issues, metrics, predictions, tables
 from meadow.inference import classifier
 from meadow.inference.classifier import Answer, Classifier
-from meadow.pipeline import atomic, manifest, parallel
+from meadow.pipeline import atomic, manifest, parallel, provenance
 from meadow.pipeline.manifest import Prepared, Row
 from meadow.training.methods import METHODS
 
-METRICS = Path("metrics/evaluate.json")
-PROVENANCE = Path("reports/provenance.json")
 PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 
 
@@ -66,9 +63,9 @@ def evaluate() -> None:
         in_distribution=near,
     )
     label_issues.write(others, out_of_fold, model.classes)
-    atomic.write_json(PROVENANCE, provenance(model, p))
-    atomic.write_json(gate.VERDICT, verdict)
-    atomic.write_json(METRICS, figures)
+    atomic.write_json(provenance.VERDICT, verdict)
+    atomic.write_json(provenance.FIGURES, figures)
+    atomic.write_json(provenance.FILE, measured(model, p))
     print(
         f"{len(rows)} test photos: accuracy {figures['accuracy']:.1%}"
         f" ({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%}),"
@@ -94,12 +91,12 @@ def cross_validated(
     return ready.split("train") + ready.split("val"), probabilities
 
 
-def provenance(model: Classifier, p: params.Evaluate) -> dict[str, object]:
-    """Return what was measured, and with what."""
+def measured(model: Classifier, p: params.Evaluate) -> dict[str, object]:
+    """Return what was measured, with what, and the hashes of the figures and the verdict on it."""
     table = manifest.FOLDER / "manifest.csv"
     return {
-        "SHA-256 of model.onnx": model.version,
-        f"SHA-256 of {table.as_posix()}": hashlib.sha256(table.read_bytes()).hexdigest(),
+        provenance.MODEL: model.version,
+        **provenance.sha256(table, provenance.FIGURES, provenance.VERDICT),
         **{f"evaluate.{key}": value for key, value in p.model_dump().items()},
         **{name: version(name) for name in PACKAGES},
         "Python": platform.python_version(),

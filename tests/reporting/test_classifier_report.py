@@ -16,7 +16,7 @@ from toys import encoded, photo
 from meadow.errors import MeadowError
 from meadow.evaluation import metrics, predictions, tables
 from meadow.inference.classifier import FOLDER
-from meadow.pipeline import atomic, manifest
+from meadow.pipeline import atomic, manifest, provenance
 from meadow.pipeline.image import Preprocessing
 from meadow.pipeline.manifest import Row
 from meadow.report import report
@@ -62,13 +62,23 @@ def write_run(classes: int, *, passed: bool = True, epochs: int = 3) -> None:
     why = "passed: it is good" if passed else "failed: it is <bad>"
     atomic.write_json(Path("metrics/evaluate.json"), figures)
     atomic.write_json(Path("metrics/gate.json"), {"passed": passed, "why": [why]})
-    atomic.write_json(Path("reports/provenance.json"), {"SHA-256 of model.onnx": "abc"})
-    atomic.write_json(FOLDER / "model.json", {"method": "finetune"})
+    measured = provenance.sha256(provenance.FIGURES, provenance.VERDICT)
+    atomic.write_json(provenance.FILE, {provenance.MODEL: "abc", **measured})
+    atomic.write_json(FOLDER / "model.json", {"method": "finetune", "sha256": "abc"})
     for part in ("train", "val"):
         curve = Path(f"metrics/train/plots/metrics/{part}/log_loss.tsv")
         curve.parent.mkdir(parents=True)
         points = "".join(f"{step}\t{1 / (step + 1)}\n" for step in range(epochs))
         curve.write_text(f"step\tlog_loss\n{points}")
+
+
+def test_figures_of_another_model_are_not_reported(project: Path) -> None:
+    """After `dvc repro train` alone they are of the model before."""
+    write_run(2)
+    atomic.write_json(FOLDER / "model.json", {"method": "finetune", "sha256": "another"})
+
+    with pytest.raises(MeadowError, match=r"of another model.*dvc repro evaluate"):
+        Findings.read()
 
 
 def test_the_headline_is_the_interval_in_plain_words(in_built: Path) -> None:

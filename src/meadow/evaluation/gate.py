@@ -13,7 +13,6 @@ from meadow.evaluation.significance import bootstrap
 from meadow.params import Evaluate
 from meadow.pipeline.manifest import Row
 
-VERDICT = Path("metrics/gate.json")
 RELEASED = Path("metrics/released.csv")  # predictions of the last released model, in Git
 FEWEST = 16  # photos of a comparison; of fewer, all right, the accuracy may still be below 0.8
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ import numpy as np
 
 from meadow.errors import MeadowError
 from meadow.evaluation import gate, metrics, predictions
-from meadow.pipeline import manifest
+from meadow.pipeline import manifest, provenance
 from meadow.storage import dvc_git
 
 
@@ -21,10 +21,10 @@ def release() -> None:
         raise MeadowError("the pipeline is not up to date. Run `dvc repro`, then `git commit -a`.")
     if dvc_git.git("status", "--porcelain", "--untracked-files=no"):
         raise MeadowError("there are changes that are not committed. Run `git commit -a`.")
-    verdict = json.loads(gate.VERDICT.read_text("utf-8"))
+    verdict = json.loads(provenance.VERDICT.read_text("utf-8"))
     if not verdict["passed"]:
         failed = "; ".join(why for why in verdict["why"] if why.startswith("failed"))
-        raise MeadowError(f"the gate did not pass: {failed}. See {gate.VERDICT}.")
+        raise MeadowError(f"the gate did not pass: {failed}. See {provenance.VERDICT}.")
     tested = predictions.load(predictions.TEST)
     losses = metrics.clipped_log_loss(np.array([answer.p_label for answer in tested])).round(6)
     records = (

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from meadow.errors import MeadowError
 from meadow.evaluation import predictions
 from meadow.evaluation.predictions import Prediction
-from meadow.pipeline import manifest
+from meadow.pipeline import manifest, provenance
 from meadow.pipeline.manifest import Prepared
 from meadow.pipeline.splits import SPLITS
 from meadow.reporting.html import Table
@@ -67,16 +67,26 @@ class Findings:
         """Read what prepare, train and evaluate have left.
 
         Raises:
-            MeadowError: some of it is missing.
+            MeadowError: some of it is missing, or of another model.
 
         """
         try:
+            about = _json("models/classifier/model.json")
+            figures, verdict = (
+                provenance.read(Path(), file, about["sha256"])
+                for file in (provenance.FIGURES, provenance.VERDICT)
+            )
+            if figures is None or verdict is None:
+                raise MeadowError(
+                    f"{provenance.FIGURES} and {provenance.VERDICT} are missing, or of another"
+                    " model than models/classifier. Run `dvc repro evaluate` or `dvc checkout`."
+                )
             return cls(
-                about=_json("models/classifier/model.json"),
-                provenance=_json("reports/provenance.json"),
+                about=about,
+                provenance=_json(provenance.FILE),
                 ready=manifest.load(),
-                figures=_json("metrics/evaluate.json"),
-                verdict=_json("metrics/gate.json"),
+                figures=figures,
+                verdict=verdict,
                 test=predictions.load(predictions.TEST),
                 out_of_fold=predictions.load(predictions.OUT_OF_FOLD),
                 class_table=records(Path("reports/classes.csv")),
@@ -179,7 +189,7 @@ def records(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter=delimiter))
 
 
-def _json(path: str) -> dict[str, Any]:
+def _json(path: Path | str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
     return content
 

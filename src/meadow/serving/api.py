@@ -4,7 +4,6 @@ To add an endpoint, write its function here and the model of its answer in schem
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
@@ -19,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from meadow.inference.classifier import Classifier
+from meadow.pipeline import provenance
 from meadow.pipeline.cpu import cores
 from meadow.pipeline.formats import MEDIA_TYPES, NAMES
 from meadow.pipeline.image import MIN_SIDE, PhotoError
@@ -241,13 +241,7 @@ def create(classifier: Classifier, settings: Settings, telemetry: Telemetry) -> 
 
 def _describe(classifier: Classifier, settings: Settings) -> schema.Described:
     kept = ("classes", "preprocessing", "sha256")
-    metrics = (
-        settings.model.resolve().parent.parent / "metrics/evaluate.json"
-    )  # the model's project
-    try:
-        figures = json.loads(metrics.read_text("utf-8"))
-    except FileNotFoundError:
-        figures = None
+    project = settings.model.resolve().parent.parent
     return schema.Described(
         name=NAME,
         version=classifier.version[:12],
@@ -263,7 +257,7 @@ def _describe(classifier: Classifier, settings: Settings) -> schema.Described:
             resize=classifier.preprocessing.resize,
         ),
         about={key: value for key, value in classifier.about.items() if key not in kept},
-        metrics=figures,
+        metrics=provenance.read(project, provenance.FIGURES, classifier.version),
         versions={name: version(name) for name in PACKAGES},
     )
 

@@ -107,7 +107,9 @@ class Described(BaseModel):
     classes: list[str]
     input: Input
     about: dict[str, Any] = Field(description="how it was trained, and its thresholds")
-    metrics: dict[str, Any] | None = Field(description="on the test photos, if they are known")
+    metrics: dict[str, Any] | None = Field(
+        description="on the test photos; null where they are not known of this very model"
+    )
     versions: dict[str, str] = Field(description="of the packages that compute an answer")
 
 
