@@ -53,8 +53,9 @@ def test_photos_that_dvc_does_not_know_are_not_replaced(repository: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_weights_are_copied_tracked_and_chosen(repository: Path) -> None:
+def test_weights_are_copied_tracked_and_chosen(repository: Path, set_params: SetParams) -> None:
     """One command: the file in models/pretrained, its .dvc, and train.weights."""
+    set_params(train={"arch": "shufflenet_v2_x0_5"})
     network = torchvision.models.shufflenet_v2_x0_5()
     torch.save(network.state_dict(), "mine.pth")
     main(["weights", "mine.pth"])

@@ -12,7 +12,7 @@ from meadow.evaluate import evaluate
 from meadow.experiments.recipes import read
 from meadow.prepare import prepare
 from meadow.train import train
-from meadow.training import state_dict
+from meadow.training import pretrained
 
 WEIGHTS = PHOTOS.parents[1] / "weights/mobilenet_v2-imagenet1k.pth"
 
@@ -23,7 +23,7 @@ def test_the_probe_recipe_on_the_real_set(project: Path, set_params: SetParams) 
     """At least as good as the best published (96 %), by cross-validation; no photo is bad."""
     dandelion_grass.fetch(Path("data/raw"), PHOTOS)
     set_params(**read("probe"))
-    set_params(train={"weights": str(state_dict.take(WEIGHTS))})
+    set_params(train={"weights": str(pretrained.take(WEIGHTS))})
     prepare()
     train()
     evaluate()

@@ -79,8 +79,8 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     decision.add_argument("--drop", action="store_true", help="leave them out of the set")
     decision.add_argument("--relabel", metavar="CLASS", help="give them another class")
 
-    command = add("weights", _weights, "take a state_dict as pretrained weights")
-    command.add_argument("file", type=path)
+    command = add("weights", _weights, "take a file of pretrained weights")
+    command.add_argument("file", type=path, help="a state_dict of PyTorch, or safetensors")
     command = add("recipe", _recipe, "write a recipe's values into params.yaml")
     command.add_argument("name", choices=recipes.names())
 
@@ -217,15 +217,15 @@ def _review(chosen: argparse.Namespace) -> None:
 
 
 def _weights(chosen: argparse.Namespace) -> None:
-    from meadow.training import state_dict  # with PyTorch: 2 s
+    from meadow.training import pretrained  # with PyTorch: 2 s
 
-    path = state_dict.take(chosen.file)
+    path = pretrained.take(chosen.file)
     dvc_git.track(path)
     print(recipes.set_params({"train": {"weights": str(path)}}) or "params.yaml names it already.")
 
 
 def _recipe(chosen: argparse.Namespace) -> None:
-    print(recipes.set_params(recipes.read(chosen.name)) or "params.yaml has these values already.")
+    print(recipes.apply(chosen.name) or "params.yaml has these values already.")
 
 
 def _predict(chosen: argparse.Namespace) -> None:

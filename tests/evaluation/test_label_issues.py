@@ -20,7 +20,7 @@ from meadow.experiments.recipes import read
 from meadow.pipeline import manifest
 from meadow.prepare import prepare
 from meadow.train import train
-from meadow.training import probe, state_dict
+from meadow.training import pretrained, probe
 from meadow.training.probe import Examples
 
 WEIGHTS = PHOTOS.parents[1] / "weights/mobilenet_v2-imagenet1k.pth"
@@ -109,7 +109,7 @@ def test_flipped_photos_are_found_and_put_right(project: Path, set_params: SetPa
     for path in random.Random(0).sample(sorted(raw.glob("*/*.jpg")), 20):
         path.rename(raw / other[path.parent.name] / f"flipped-{path.name}")
     set_params(**read("probe"))
-    set_params(train={"weights": str(state_dict.take(WEIGHTS))})
+    set_params(train={"weights": str(pretrained.take(WEIGHTS))})
 
     def accuracy() -> float:
         prepare()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from toys import SetParams
 
 from meadow import params
 from meadow.cli import main
@@ -41,3 +42,18 @@ def test_an_unknown_recipe_is_refused(project: Path, capsys: pytest.CaptureFixtu
         main(["recipe", "magic"])
 
     assert "finetune" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["demo", "probe", "finetune"])
+def test_weights_of_ones_own_stay(
+    project: Path, set_params: SetParams, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """With the architecture that they are of; whoever has no network has no others."""
+    own = {"weights": "models/pretrained/mine-0123.pth", "arch": "resnet50"}
+    set_params(train=own)
+    main(["recipe", name])
+    chosen = params.load().train
+
+    assert {"weights": chosen.weights, "arch": chosen.arch} == own
+    assert chosen.method == ("probe" if name == "probe" else "finetune")
+    assert "train.weights stays models/pretrained/mine-0123.pth" in capsys.readouterr().out

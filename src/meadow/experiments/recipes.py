@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from meadow.errors import MeadowError
 from meadow.params import PARAMS, load
 from meadow.pipeline import atomic
+from meadow.training.weights import BY_NAME
 
 FOLDER = files("meadow.experiments") / "recipes"
 
@@ -31,6 +32,22 @@ def read(name: str) -> dict[str, Any]:
         raise MeadowError(f"there is no recipe {name!r}. There are: {', '.join(names())}.")
     values: dict[str, Any] = YAML(typ="safe").load((FOLDER / f"{name}.yaml").read_text())
     return values
+
+
+def apply(name: str) -> str:
+    """Write a recipe's values into params.yaml; return the diff.
+
+    Weights from a file of one's own stay, and with them the architecture that they are of.
+
+    Raises:
+        MeadowError: there is no such recipe.
+
+    """
+    values, train = read(name), load().train
+    if train.weights not in BY_NAME:
+        print(f"train.weights stays {train.weights}, and train.arch {train.arch}.")
+        del values["train"]["weights"], values["train"]["arch"]
+    return set_params(values)
 
 
 def set_params(values: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from meadow.errors import MeadowError
 
 FOLDER = Path("models/pretrained")  # a dependency of train, so that content decides what reruns
+BY_NAME = ("imagenet", "none")  # values of train.weights that are no path
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Weights:
     """Weights that a network starts from.
 
     Attributes:
-        source: `imagenet`, `none`, or the path of a state_dict in models/pretrained.
+        source: `imagenet`, `none`, or the path of a file; of train, in models/pretrained.
         content: what they contain, in a word: the key of all that is computed with them.
 
     """
