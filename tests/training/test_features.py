@@ -1,3 +1,4 @@
+import os
 import sqlite3
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from meadow.pipeline import cache
 from meadow.pipeline.manifest import Photos, Row
 from meadow.training import features
 
@@ -49,10 +51,14 @@ def test_features_are_in_the_order_of_the_photos_and_none_is_left_out(
 
     monkeypatch.setattr(features, "_compute", compute)
     last = 3
+    features.frozen(Path("none"), "digest", photos, workers=1)
+    (file,) = cache.folder("features").glob("*.sqlite")
+    os.utime(file, (1, 1))
     vectors, texture = features.frozen(Path("none"), "digest", photos, workers=1)
     last = 2
     with pytest.raises(KeyError, match="2"):
         features.frozen(Path("none"), "digest", photos, workers=1)
 
+    assert file.stat().st_mtime > 1  # read, so not the first to be evicted
     assert vectors.tolist() == [[[3], [3]], [[1], [1]], [[2], [2]]]
     assert texture.tolist() == [[3], [1], [2]]

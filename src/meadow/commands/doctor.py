@@ -11,6 +11,8 @@ from configobj import ConfigObj
 from packaging.utils import canonicalize_name
 
 from meadow.errors import MeadowError
+from meadow.pipeline import cache as own_cache
+from meadow.pipeline.cache import GB
 from meadow.storage import dvc_git, dvc_objects
 from meadow.storage.local_config import LOCAL
 from meadow.storage.s3_remote import Remote
@@ -114,6 +116,15 @@ def cache() -> str:
     return whole
 
 
+def computed() -> str:
+    """Tell what Meadow's own cache takes, and its limit."""
+    sizes = ", ".join(f"{kind} {size / GB:.1f}" for kind, size in own_cache.sizes().items())
+    return (
+        f"{sizes or 'nothing'} GB in {own_cache.root()}; at most {own_cache.limit() / GB:g} of"
+        f" {', '.join(own_cache.COMPUTED)} (MEADOW_CACHE_LIMIT), and no harm to remove"
+    )
+
+
 def disk() -> str:
     """Make sure that there is room for another version."""
     free = shutil.disk_usage(".").free
@@ -153,6 +164,7 @@ CHECKS = {
     "packages": packages,
     "keys": keys,
     "cache": cache,
+    "computed": computed,
     "disk": disk,
     "remote": reach,
     "write": write,

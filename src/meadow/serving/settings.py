@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from meadow.errors import MeadowError, did_you_mean
 
 PREFIX = "MEADOW_"
-OTHERS = {"MEADOW_CACHE"}  # read by other parts of Meadow
+OTHERS = {"MEADOW_CACHE", "MEADOW_CACHE_LIMIT"}  # read by other parts of Meadow
 
 
 class Settings(BaseModel):

@@ -1,10 +1,12 @@
 """Frozen features: what a backbone without its last layer makes of each photo, cached.
 
 The key is the network and the photo's pixels, so that all experiments share them: another head,
-another split or a new photo never computes an old one again.
+another split or a new photo never computes an old one again. (In int8 a new photo may be one of
+those that set the scales: then it is another network.)
 """
 
 import hashlib
+import os
 import sqlite3
 import sys
 import tempfile
@@ -68,6 +70,7 @@ def _cached(key: Sequence[str], make: Callable[[Path], None], what: str) -> tupl
         with cache.writing(folder) as part:
             part.mkdir()
             make(part / NETWORK)
+    os.utime(folder)
     return folder / NETWORK, digest(folder / NETWORK)
 
 
@@ -157,11 +160,13 @@ def frozen(
                 "CREATE TABLE IF NOT EXISTS features"
                 " (pixels PRIMARY KEY, vectors BLOB, texture BLOB)"
             )
+            os.utime(file)
             keys = [row.pixels_sha256 for row in photos.rows]
             blobs = {key: pair for key in keys if (pair := _find(table, key))}
             missing = [i for i, key in enumerate(keys) if key not in blobs]
             if missing:
                 blobs |= _compute(table, network, photos, missing, workers)
+                cache.evict()
     except sqlite3.DatabaseError as error:
         raise MeadowError(
             f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
