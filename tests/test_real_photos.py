@@ -23,7 +23,7 @@ def test_the_probe_recipe_on_the_real_set(project: Path, set_params: SetParams) 
     """At least as good as the best published (96 %), by cross-validation; no photo is bad."""
     dandelion_grass.fetch(Path("data/raw"), PHOTOS)
     set_params(**read("probe"))
-    set_params(train={"weights": str(pretrained.take(WEIGHTS))})
+    set_params(train={"weights": str(pretrained.take(WEIGHTS)[0])})
     prepare()
     train()
     evaluate()

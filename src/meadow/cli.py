@@ -219,9 +219,10 @@ def _review(chosen: argparse.Namespace) -> None:
 def _weights(chosen: argparse.Namespace) -> None:
     from meadow.training import pretrained  # with PyTorch: 2 s
 
-    path = pretrained.take(chosen.file)
+    path, arch = pretrained.take(chosen.file)
     dvc_git.track(path)
-    print(recipes.set_params({"train": {"weights": str(path)}}) or "params.yaml names it already.")
+    values = {"train": {"weights": str(path), "arch": arch}}
+    print(recipes.set_params(values) or "params.yaml names it already.")
 
 
 def _recipe(chosen: argparse.Namespace) -> None:

@@ -109,7 +109,7 @@ def test_flipped_photos_are_found_and_put_right(project: Path, set_params: SetPa
     for path in random.Random(0).sample(sorted(raw.glob("*/*.jpg")), 20):
         path.rename(raw / other[path.parent.name] / f"flipped-{path.name}")
     set_params(**read("probe"))
-    set_params(train={"weights": str(pretrained.take(WEIGHTS))})
+    set_params(train={"weights": str(pretrained.take(WEIGHTS)[0])})
 
     def accuracy() -> float:
         prepare()

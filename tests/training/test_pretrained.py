@@ -26,12 +26,13 @@ def tensors() -> dict[str, torch.Tensor]:
 def test_weights_are_kept_under_a_name_of_their_content() -> None:
     """Taken twice, or from another place, they are one file."""
     torch.save(tensors(), "my net.pt")
-    first = pretrained.take(Path("my net.pt"))
+    first, arch = pretrained.take(Path("my net.pt"))
     Path("my net.pt").rename("moved.pth")
 
     assert first.name.startswith("my_net-")
     assert first.suffix == ".pth"
-    assert first == pretrained.take(Path("moved.pth"))
+    assert arch == ARCH
+    assert (first, arch) == pretrained.take(Path("moved.pth"))
     assert Weights.of(str(first)).content.startswith(first.stem[-8:])
 
 
@@ -40,14 +41,27 @@ def test_safetensors_keep_their_name() -> None:
     some = {name: t.half() for name, t in tensors().items() if not name.startswith("fc.")}
     save_file(some, "net.bin")
 
-    assert pretrained.take(Path("net.bin")).suffix == ".safetensors"
+    assert pretrained.take(Path("net.bin"))[0].suffix == ".safetensors"
 
 
 @pytest.mark.parametrize("left", ["conv1.", "fc."])
-def test_weights_that_do_not_fit_are_not_taken(left: str) -> None:
-    """Such as the head of a probe alone; the message names train.arch."""
+def test_weights_that_fit_nothing_are_not_taken(left: str) -> None:
+    """Such as the head of a probe alone."""
     torch.save({n: t for n, t in tensors().items() if n.startswith(left)}, "part.pth")
 
-    with pytest.raises(MeadowError, match=rf"part\.pth does not fit {ARCH}: .*Set train\.arch"):
+    with pytest.raises(
+        MeadowError, match=rf"no architecture that .*does not fit {ARCH}: .* missing"
+    ):
         pretrained.take(Path("part.pth"))
     assert list(FOLDER.iterdir()) == []
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("arch", ["mobilenet_v2", "squeezenet1_1"])
+def test_the_architecture_is_found(arch: str, last: bool) -> None:
+    """Whatever train.arch is so far, and without the layer for its classes too."""
+    state = torchvision.models.get_model(arch).state_dict()
+    some = {n: t for n, t in state.items() if last or not n.startswith("classifier.")}
+    torch.save(some, "net.pth")
+
+    assert pretrained.take(Path("net.pth"))[1] == arch

@@ -150,8 +150,7 @@ def _load(backbone: nn.Module, weights: Weights, arch: str) -> None:
         raise MeadowError(
             f"train.weights: {weights.source} does not fit {arch}: {len(missing)} of its"
             f" {len(wanted)} tensors are missing, {len(wrong)} have another shape; the first is"
-            f" {(missing + wrong)[0]}. Set train.arch to the architecture that the file is of, as"
-            " `meadow recipe` does, then run this again."
+            f" {(missing + wrong)[0]}. Set train.arch to the architecture that the file is of."
         )
     backbone.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
 
