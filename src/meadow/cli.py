@@ -217,9 +217,9 @@ def _review(chosen: argparse.Namespace) -> None:
 
 
 def _weights(chosen: argparse.Namespace) -> None:
-    from meadow.training import pretrained  # with PyTorch: 2 s
+    from meadow.commands import own_weights  # with PyTorch: 2 s
 
-    path, arch = pretrained.take(chosen.file)
+    path, arch = own_weights.take(chosen.file)
     dvc_git.track(path)
     values = {"train": {"weights": str(path), "arch": arch}}
     print(recipes.set_params(values) or "params.yaml names it already.")

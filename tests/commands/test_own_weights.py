@@ -6,8 +6,8 @@ import torchvision
 from safetensors.torch import save_file
 from toys import SetParams
 
+from meadow.commands import own_weights
 from meadow.errors import MeadowError
-from meadow.training import pretrained
 from meadow.training.weights import FOLDER, Weights
 
 ARCH = "shufflenet_v2_x0_5"
@@ -26,13 +26,13 @@ def tensors() -> dict[str, torch.Tensor]:
 def test_weights_are_kept_under_a_name_of_their_content() -> None:
     """Taken twice, or from another place, they are one file."""
     torch.save(tensors(), "my net.pt")
-    first, arch = pretrained.take(Path("my net.pt"))
+    first, arch = own_weights.take(Path("my net.pt"))
     Path("my net.pt").rename("moved.pth")
 
     assert first.name.startswith("my_net-")
     assert first.suffix == ".pth"
     assert arch == ARCH
-    assert (first, arch) == pretrained.take(Path("moved.pth"))
+    assert (first, arch) == own_weights.take(Path("moved.pth"))
     assert Weights.of(str(first)).content.startswith(first.stem[-8:])
 
 
@@ -41,7 +41,7 @@ def test_safetensors_keep_their_name() -> None:
     some = {name: t.half() for name, t in tensors().items() if not name.startswith("fc.")}
     save_file(some, "net.bin")
 
-    assert pretrained.take(Path("net.bin"))[0].suffix == ".safetensors"
+    assert own_weights.take(Path("net.bin"))[0].suffix == ".safetensors"
 
 
 @pytest.mark.parametrize("left", ["conv1.", "fc."])
@@ -52,7 +52,7 @@ def test_weights_that_fit_nothing_are_not_taken(left: str) -> None:
     with pytest.raises(
         MeadowError, match=rf"no architecture that .*does not fit {ARCH}: .* missing"
     ):
-        pretrained.take(Path("part.pth"))
+        own_weights.take(Path("part.pth"))
     assert list(FOLDER.iterdir()) == []
 
 
@@ -64,4 +64,4 @@ def test_the_architecture_is_found(arch: str, last: bool) -> None:
     some = {n: t for n, t in state.items() if last or not n.startswith("classifier.")}
     torch.save(some, "net.pth")
 
-    assert pretrained.take(Path("net.pth"))[1] == arch
+    assert own_weights.take(Path("net.pth"))[1] == arch
