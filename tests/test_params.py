@@ -43,7 +43,6 @@ def nested(key: str, value: object) -> dict[str, Any]:
         ("train.finetune.epochs", 0, "greater than or equal to 1"),
         ("train.finetune.batch_size", 20, "a multiple of 16"),
         ("train.finetune.augment", 2.0, "less than or equal to 1"),
-        ("evaluate.folds", 1, "greater than or equal to 2"),
         ("evaluate.min_accuracy", 95, "less than or equal to 1"),
         ("evaluate.max_log_loss", INFINITE, "a finite number"),
         ("runtime.workers", -1, "greater than or equal to 0"),

@@ -23,7 +23,6 @@ from meadow.inference import classifier
 from meadow.inference.classifier import Answer, Classifier
 from meadow.pipeline import atomic, manifest, parallel, provenance
 from meadow.pipeline.manifest import Prepared, Row
-from meadow.training.methods import METHODS
 
 PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 
@@ -46,7 +45,7 @@ def evaluate() -> None:
     near = np.array([answer.in_distribution for answer in answers])
     figures = {**metrics.summary(probabilities, targets), "n_test": len(rows)}
     figures |= {**metrics.set_figures(sets, targets), "in_distribution": float(near.mean())}
-    others, out_of_fold = cross_validated(model, ready, p.folds, workers)
+    others, out_of_fold = cross_validated(ready)
     if others:
         cv = metrics.summary(out_of_fold, ready.targets(others))
         figures |= {f"cv_{name}": value for name, value in cv.items()} | {"cv_n": len(others)}
@@ -73,22 +72,20 @@ def evaluate() -> None:
     )
 
 
-def cross_validated(
-    model: Classifier, ready: Prepared, folds: int, workers: int
-) -> tuple[list[Row], NDArray[np.float64]]:
-    """Judge each train and val photo by a model that did not learn from it.
+def cross_validated(ready: Prepared) -> tuple[list[Row], NDArray[np.float64]]:
+    """Return what train's cross-validation says of each train and val photo.
 
     Returns:
         The photos and their probabilities, (n, classes); no photos, (0, classes), where the method
         is not cross-validated.
 
     """
-    method = METHODS[model.about["method"]]
-    if method.cross_validate is None:
-        return [], np.zeros((0, len(model.classes)))
-    network = classifier.FOLDER / classifier.NETWORK
-    probabilities = method.cross_validate(network, model.about, ready, folds, workers)
-    return ready.split("train") + ready.split("val"), probabilities
+    file = classifier.FOLDER / classifier.HELD_OUT
+    if not file.exists():
+        return [], np.zeros((0, len(ready.classes)))
+    p = np.exp(np.load(file), dtype=np.float64)
+    p /= p.sum(axis=1, keepdims=True)  # they were rounded to float32
+    return ready.split("train") + ready.split("val"), p
 
 
 def measured(model: Classifier, p: params.Evaluate) -> dict[str, object]:

@@ -74,7 +74,6 @@ class Train(Section):
 class Evaluate(Section):
     """Section `evaluate`; params.yaml says what each key means."""
 
-    folds: int = Field(ge=2, le=20)
     min_accuracy: float = Field(ge=0, le=1)
     max_log_loss: float = Field(gt=0)
 

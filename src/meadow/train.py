@@ -1,12 +1,14 @@
 """Train the classifier with the method of params.yaml.
 
 Reads:  data/prepared/ (train and val), models/pretrained/, section `train` of params.yaml.
-Writes: models/classifier/ (model.onnx, weights.safetensors, model.json), and with DVCLive
+Writes: models/classifier/ (model.onnx, weights.safetensors, model.json, and held_out.npy
+        where the method is cross-validated), and with DVCLive
         metrics/train/ (metrics.json and plots).
 """
 
 from pathlib import Path
 
+import numpy as np
 from dvclive import Live
 from safetensors.numpy import save_file
 
@@ -40,6 +42,8 @@ def train() -> None:
     with atomic.whole(classifier.FOLDER) as out:
         out.mkdir()
         save_file(trained.tensors, out / "weights.safetensors")
+        if trained.held_out is not None:
+            np.save(out / classifier.HELD_OUT, trained.held_out)
         network = onnx_graph.with_neighbours(trained.network, trained.neighbours)
         onnx_graph.save(network, out / classifier.NETWORK)
         classifier.describe(

@@ -8,7 +8,7 @@ from meadow.evaluation import gate
 from meadow.params import Evaluate
 from meadow.pipeline.manifest import Row
 
-LIMITS = Evaluate(folds=5, min_accuracy=0.8, max_log_loss=0.5)
+LIMITS = Evaluate(min_accuracy=0.8, max_log_loss=0.5)
 FIGURES = {"accuracy_low": 0.85, "accuracy_high": 0.95, "log_loss": 0.3}
 TARGETS = np.zeros(80, np.int64)
 

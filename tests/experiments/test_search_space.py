@@ -48,7 +48,7 @@ def test_what_is_no_range_is_refused_with_the_forms(text: str) -> None:
         ("train.finetune.batch_size", "16..64", "multiple of 16"),
         ("train.method", "probe,forest", "'forest' is refused"),
         ("prepare.test", "0.1..0.3", "cannot be compared"),
-        ("evaluate.folds", "2..9", "cannot be compared"),
+        ("evaluate.min_accuracy", "0.5..0.9", "cannot be compared"),
         ("train.coverage", "0.9..0.95", "cannot be compared"),
         ("train.l2", "1..2", "Did you mean train.probe.l2"),
         ("train.seed.x", "1..2", "not a parameter"),

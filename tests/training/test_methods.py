@@ -20,14 +20,6 @@ def test_every_method_has_a_name_a_section_and_a_recipe() -> None:
     assert known == {recipes.read(name)["train"]["method"] for name in recipes.names()}
 
 
-def test_figures_by_cross_validation_belong_to_methods_that_have_one() -> None:
-    """Evaluate writes them for such a method only."""
-    for method in METHODS.values():
-        crossed = {name.startswith("cv_") for name in method.figures}
-
-        assert crossed == {method.cross_validate is not None}
-
-
 def test_no_other_module_asks_for_a_method_by_its_name() -> None:
     """Else a new method would have to be added there too."""
     names = "|".join(METHODS)

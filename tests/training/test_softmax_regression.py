@@ -1,91 +1,115 @@
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from meadow.training import softmax_regression
-from meadow.training.softmax_regression import Floats, log_softmax, solve
+from meadow.training.calibration import log_softmax
+from meadow.training.softmax_regression import Doubles, TrainingSet, principal_axes
 
 
-def draw(classes: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Draw features and bias, one-hot targets, and six problems: rows that differ, penalties."""
+def draw(classes: int, d: int = 30, views: int = 1) -> TrainingSet:
+    """Draw 150 photos around random centres, some axes 30 times as wide as others."""
     rng = np.random.default_rng(0)
     targets = np.arange(150) % classes
-    x = rng.normal(size=(classes, 30))[targets] + 2 * rng.normal(size=(150, 30))
-    held_out = rng.integers(0, 6, 150)[:, None] == np.arange(6)
-    shares = np.where(held_out, 0, 1 / (~held_out).sum(axis=0))
-    return np.append(x, np.ones((150, 1)), axis=1), np.eye(classes)[targets], shares, L2
+    centres = rng.normal(size=(classes, d))[targets][:, None]
+    features = (centres + 2 * rng.normal(size=(150, views, d))) * np.geomspace(1, 30, d)
+    coordinates, variances, _, _ = principal_axes(features, np.arange(150), int)
+    return TrainingSet(coordinates, variances, targets, classes, step=int)
 
 
-L2 = np.array([1.0, 0.3, 0.1, 0.1, 0.03, 0.01])
-
-
-def objective(weights: Floats, x: Floats, y: Floats, shares: Floats, l2: float) -> float:
-    """Return what is minimised, in plain words: mean log-loss + l2/2 |weight|^2."""
-    log_loss = -(shares * (y * log_softmax(x @ weights.T, axis=1)).sum(axis=1)).sum()
-    return float(log_loss + l2 / 2 * (weights[:, :-1] ** 2).sum())
-
-
-def oracle(x: Floats, y: Floats, rows: NDArray[np.bool_], l2: float) -> tuple[Floats, Floats]:
-    """Return scikit-learn's weights, (classes, d + 1), and its probabilities of all rows.
+def oracle(photos: TrainingSet, rows: slice, l2: float) -> tuple[float, Doubles]:
+    """Return scikit-learn's least objective on some photos, and its probabilities of all.
 
     Of two classes it penalises one weight, the difference of ours, which is twice as large.
     """
-    two = y.shape[1] == 2
-    model = LogisticRegression(
-        C=(2 if two else 1) / (l2 * rows.sum()), tol=1e-10, max_iter=50_000
-    ).fit(x[rows, :-1], y[rows].argmax(axis=1))
-    weights = np.append(model.coef_, model.intercept_[:, None], axis=1)
-    if two:
-        weights = np.concatenate([-weights, weights]) / 2
-    return weights, model.predict_proba(x[:, :-1])
+    views = photos.coordinates.shape[1]
+    x, y = photos.coordinates[rows].reshape(-1, len(photos.variances)), photos.targets[rows]
+    x, y = x.astype(np.float64), y.repeat(views)
+    penalty = l2 / 2 if photos.classes == 2 else l2
+    model = LogisticRegression(C=1 / (penalty * len(x)), tol=1e-10, max_iter=50_000).fit(x, y)
+    log_loss = -model.predict_log_proba(x)[np.arange(len(x)), y].mean()
+    probabilities = model.predict_proba(photos.coordinates[:, 0].astype(np.float64))
+    return log_loss + penalty / 2 * (model.coef_**2).sum(), probabilities
 
 
-@pytest.mark.parametrize("classes", [2, 5])
-def test_each_problem_has_the_solution_of_scikit_learn(classes: int) -> None:
-    """Objective, weights and probabilities; a solver that stops ten times earlier fails."""
-    x, y, shares, l2 = draw(classes)
-    solutions = solve(x, y, shares, l2, np.zeros((classes, 31, 6)))
-
-    for i in range(6):
-        weights = solutions[..., i].copy()
-        weights[:, -1] -= weights[:, -1].mean()  # a bias for all classes changes nothing
-        expected, probabilities = oracle(x, y, shares[:, i] > 0, l2[i])
-        least = objective(expected, x, y, shares[:, i], l2[i])
-        reached = objective(weights, x, y, shares[:, i], l2[i])
-        expected[:, -1] -= expected[:, -1].mean()
-
-        assert reached == pytest.approx(least, rel=1e-5)
-        assert np.abs(weights - expected).max() < 5e-3 * np.abs(expected).max()
-        assert np.exp(log_softmax(x @ weights.T, axis=1)) == pytest.approx(probabilities, abs=1e-3)
+def objective(photos: TrainingSet, rows: slice, l2: float, weights: Doubles) -> float:
+    """Return what is minimised, in plain words: mean log-loss + l2/2 |weight|^2."""
+    x = photos.coordinates[rows].reshape(-1, len(photos.variances))
+    y = photos.targets[rows].repeat(photos.coordinates.shape[1])
+    log_p = log_softmax(x @ weights[:-1] + weights[-1])
+    return float(-log_p[np.arange(len(y)), y].mean() + l2 / 2 * (weights[:-1] ** 2).sum())
 
 
-def test_a_problem_does_not_feel_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In groups of one, as when memory is short, each has the same solution."""
-    x, y, shares, l2 = draw(3)
-    together = solve(x, y, shares, l2, np.zeros((3, 31, 6)))
-    monkeypatch.setattr(softmax_regression, "NUMBERS", 1)
-
-    assert solve(x, y, shares, l2, np.zeros((3, 31, 6))) == pytest.approx(together, abs=1e-9)
+def solve(photos: TrainingSet, rows: slice, l2: float) -> Doubles:
+    return photos.solve([rows], l2, np.zeros((len(photos.variances) + 1, photos.classes)))
 
 
-def test_a_row_that_is_held_out_has_no_say() -> None:
-    """Whatever its features and label are."""
-    x, y, shares, l2 = draw(2)
-    x[0], y[0], shares[0] = 0, y[0, ::-1], 0
-    weights = solve(x, y, shares / shares.sum(axis=0), l2, np.zeros((2, 31, 6)))
-    without = solve(x[1:], y[1:], (shares / shares.sum(axis=0))[1:], l2, np.zeros((2, 31, 6)))
+@pytest.mark.parametrize("l2", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize(
+    ("classes", "d", "views"), [(2, 30, 1), (5, 30, 2), (3, 400, 1), (2, 400, 2)]
+)
+def test_it_has_the_solution_of_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch, classes: int, d: int, views: int, l2: float
+) -> None:
+    """Objective and probabilities, as far as float32 goes; and nearly so when it stops as usual."""
+    photos, rows = draw(classes, d, views), slice(0, 120)
+    least, probabilities = oracle(photos, rows, l2)
+    usual = solve(photos, rows, l2)
+    monkeypatch.setattr(softmax_regression, "TOLERANCE", 1e-12)
+    weights = solve(photos, rows, l2)
+    logits = photos.logits(slice(0, 150), weights)
 
-    assert log_softmax(x @ weights[..., 0].T, axis=1) == pytest.approx(
-        log_softmax(x @ without[..., 0].T, axis=1), abs=1e-3
-    )
+    assert objective(photos, rows, l2, weights) == pytest.approx(least, rel=1e-7, abs=1e-8)
+    assert np.exp(log_softmax(logits)) == pytest.approx(probabilities, abs=1e-3)
+    assert objective(photos, rows, l2, usual) == pytest.approx(least, abs=3e-5)
+
+
+def test_blocks_and_parts_change_nothing_but_the_last_digits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of photos in blocks of 7, learned from in two parts, each counts once."""
+    photos = draw(3)
+    start = np.zeros((len(photos.variances) + 1, 3))
+    monkeypatch.setattr(softmax_regression, "TOLERANCE", 1e-12)
+    whole = photos.take(np.r_[0:40, 90:150]).solve([slice(0, 100)], 0.1, start)
+    monkeypatch.setattr(softmax_regression, "BLOCK", 7)
+    parts = photos.solve([slice(0, 40), slice(90, 150)], 0.1, start)
+
+    assert parts == pytest.approx(whole, abs=1e-4)
 
 
 def test_features_that_part_the_classes_do_not_lead_astray() -> None:
     """A flat loss far out: the weights stay finite, and every row is classified correctly."""
-    x = np.append(np.linspace(-50, 50, 40)[:, None], np.ones((40, 1)), axis=1)
-    y = np.eye(2)[(x[:, 0] > 0).astype(int)]
-    weights = solve(x, y, np.full((40, 1), 1 / 40), np.array([1e-6]), np.zeros((2, 2, 1)))
+    features = np.linspace(-50, 50, 40)[:, None, None]
+    targets = (features[:, 0, 0] > 0).astype(np.int64)
+    coordinates, variances, _, _ = principal_axes(features, np.arange(40), int)
+    photos = TrainingSet(coordinates, variances, targets, 2, step=int)
+    weights = solve(photos, slice(0, 40), 0.0)
 
     assert np.isfinite(weights).all()
-    assert ((x @ weights[..., 0].T).argmax(axis=1) == y.argmax(axis=1)).all()
+    assert (photos.logits(slice(0, 40), weights).argmax(axis=1) == targets).all()
+
+
+@pytest.mark.parametrize("d", [20, 200], ids=["more photos than features", "fewer"])
+def test_principal_axes_are_a_rotation(d: int) -> None:
+    """Distances stay as they were, but for one scale; the axes do not correlate."""
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(60, 2, d)) * np.geomspace(1, 30, d) + 5).astype(np.float32)
+    order = rng.permutation(60)
+    coordinates, variances, mean, back = principal_axes(features, order, int)
+    x = features[order].reshape(120, d).astype(np.float64) - mean
+    z = coordinates.reshape(120, -1).astype(np.float64)
+
+    assert z @ z.T == pytest.approx(x @ x.T / (x**2).mean(), abs=1e-4 * d)
+    assert z.T @ z / 120 == pytest.approx(np.diag(variances), abs=1e-4 * variances.max())
+    assert x @ back == pytest.approx(z, abs=1e-3)
+
+
+def test_photos_that_are_all_the_same_have_no_axes() -> None:
+    """What is left to learn is how frequent each class is."""
+    coordinates, variances, _, _ = principal_axes(np.ones((40, 2, 6)), np.arange(40), int)
+    photos = TrainingSet(coordinates, variances, (np.arange(40) < 10).astype(int), 2, step=int)
+    logits = photos.logits(slice(0, 40), solve(photos, slice(0, 40), 0.1))
+
+    assert coordinates.shape == (40, 2, 0)
+    assert np.exp(log_softmax(logits))[:, 1] == pytest.approx(0.25, abs=1e-3)

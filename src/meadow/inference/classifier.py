@@ -18,6 +18,7 @@ from meadow.pipeline.image import Preprocessing
 
 FOLDER = Path("models/classifier")
 NETWORK = "model.onnx"
+HELD_OUT = "held_out.npy"  # the cross-validation, where train made one; evaluate reads it
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,12 @@ from scipy.special import bdtrc
 
 from meadow.evaluation import metrics
 from meadow.pipeline.hashing import hash_fraction
-from meadow.training import probe
-from meadow.training.probe import Examples
+from meadow.training.probe import FOLDS, Examples, fit, folds
 
 JUDGED = 5000  # photos that are judged: an interval 3 points wide
 REGRESSED = 50  # classes at most for the regression, whose time grows with them
 TOGETHER = "size, shape and format together"
 BINS = 10  # of equally many photos, for each number
-FOLDS = 5
 L2 = 0.01  # of the softmax regression on all together
 FALSE_WARNINGS = 0.05  # probability of one or more in a report
 Floats = NDArray[np.float64]
@@ -73,10 +71,10 @@ def check(
     binned = {name: _bins(values[chosen]) for name, values in columns.items()}
     features = np.concatenate([np.eye(bins.max() + 1)[bins] for bins in binned.values()], axis=1)
     examples = Examples(features[:, None, :], targets, groups, classes)
-    fold = probe.folds(examples, FOLDS)
+    fold = folds(examples, FOLDS)
     predictions = {name: _alone(bins, targets, fold, classes) for name, bins in binned.items()}
     if classes <= REGRESSED:
-        predictions[TOGETHER] = probe.cross_validate(examples, L2, FOLDS).argmax(axis=1)
+        predictions[TOGETHER] = fit(examples, L2).held_out.argmax(axis=1)
     chance = float(np.bincount(targets).max() / len(targets))
     leaks = []
     for name, predicted in predictions.items():

@@ -5,7 +5,6 @@ A new method is a `Method` in `METHODS`, a section of params.yaml and its class 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from meadow.inference import conformal
 from meadow.params import Train
 from meadow.pipeline.manifest import Prepared
 from meadow.training import features, onnx_graph, out_of_distribution, probe, quantization
+from meadow.training.calibration import calibrate, log_softmax
 from meadow.training.out_of_distribution import Neighbours
 from meadow.training.weights import Weights
 
@@ -42,6 +42,8 @@ class Trained:
         figures: of what was kept, by group/name; they need not be the last that were logged.
         neighbours: what a new photo is compared with.
         set_threshold: see `conformal.threshold`.
+        held_out: log-probabilities of the train, then the val photos, (n, classes), each by a model
+            that did not learn from the photo; None where there are none.
 
     """
 
@@ -51,6 +53,7 @@ class Trained:
     figures: dict[str, float]
     neighbours: Neighbours
     set_threshold: float
+    held_out: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,11 @@ class Method:
             and what gets the figures of each step.
         figures: what experiments may be selected on, the usual one first, and what is better. Those
             called cv_... are evaluate's, the others train's.
-        cross_validate: gives the probabilities of the train, then the val photos, (n, classes),
-            each by a model that did not learn from the photo. It takes the served network's file,
-            model.json, the photos, the number of folds and of threads. None: there are none.
 
     """
 
     fit: Callable[[Train, Prepared, Weights, int, Log], Trained]
     figures: Mapping[str, Direction]
-    cross_validate: (
-        Callable[[Path, Mapping[str, Any], Prepared, int, int], NDArray[np.float64]] | None
-    ) = None
 
 
 def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
@@ -80,7 +77,7 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
     backbone, digest = features.backbone(p, weights, ready)
     examples, texture = features.examples(backbone, digest, ready, workers=workers)
     l2 = None if p.probe.l2 == "auto" else p.probe.l2
-    head = probe.fit(examples, l2)
+    head = probe.fit(examples, l2, workers=workers)
     for log_loss in head.log_loss.values():
         log({"cv/log_loss": log_loss})
     return Trained(
@@ -89,23 +86,17 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
         about={
             "backbone": digest,
             "l2": head.l2,
-            "l2_chosen": l2 is None,
             "temperature": round(head.temperature, 6),
         },
         figures={"cv/log_loss": head.log_loss[head.l2]},
         neighbours=out_of_distribution.fit(
             examples.features[:, 0], texture, examples.groups, p.coverage
         ),
-        set_threshold=conformal.threshold(head.held_out, examples.targets, p.coverage),
+        set_threshold=conformal.threshold(
+            np.exp(head.held_out, dtype=np.float64), examples.targets, p.coverage
+        ),
+        held_out=head.held_out,
     )
-
-
-def cross_validate_probe(
-    network: Path, about: Mapping[str, Any], ready: Prepared, folds: int, workers: int
-) -> NDArray[np.float64]:
-    """Repeat the whole recipe in each fold, see `probe.cross_validate`."""
-    examples, _ = features.examples(network, about["backbone"], ready, workers=workers)
-    return probe.cross_validate(examples, None if about["l2_chosen"] else about["l2"], folds)
 
 
 def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
@@ -127,7 +118,7 @@ def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, lo
         graph = quantization.int8(graph, quantization.sample(train))
     all_logits, vectors, texture = features.computed(graph, [train, val], outputs, workers=workers)
     logits = all_logits[len(train.rows) :].astype(np.float64)
-    temperature = probe.calibrate(logits, val.targets)
+    temperature = calibrate(logits, val.targets)
     groups = [row.group for row in [*train.rows, *val.rows]]
     checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     return Trained(
@@ -137,12 +128,12 @@ def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, lo
         figures=figures,
         neighbours=out_of_distribution.fit(vectors, texture, groups, p.coverage),
         set_threshold=conformal.threshold(
-            probe.softmax(logits / temperature), val.targets, p.coverage
+            np.exp(log_softmax(logits / temperature)), val.targets, p.coverage
         ),
     )
 
 
 METHODS = {
-    "probe": Method(fit_probe, CROSS_VALIDATED, cross_validate_probe),
+    "probe": Method(fit_probe, CROSS_VALIDATED),
     "finetune": Method(fit_all_layers, ON_VAL),
 }

@@ -1,112 +1,146 @@
-"""L2-regularised softmax regressions, many at once.
+"""L2-regularised softmax regression on any number of photos.
 
-A cross-validation asks for dozens of fits on almost the same examples. Side by side they share each
-product with the features: one wide matrix product instead of dozens of narrow ones, which read the
-features from memory as often. 150 fits on 632 examples and 632 coordinates take 0.6 s; one after
-the other, with SciPy's L-BFGS-B, they took 0.9 s, and 0.25 s to import it.
+Features are rotated to their principal axes, where the Hessian is nearly diagonal: in coordinates
+divided by its root SciPy's L-BFGS-B needs 10 to 30 passes a fit, and L2 does not see the rotation.
+Products are float32, sums float64, in the order of the photos.
 """
 
-from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
-Floats = NDArray[np.float64]
+from meadow.training.calibration import Ints, log_softmax
 
-NUMBERS = 2**22  # in one array of a group of problems: 32 MB, of which some 20 are in use
-MEMORY = 5  # steps that L-BFGS remembers
-ITERATIONS = 500
-GRADIENT, DECREASE = 3e-5, 1e-8  # a problem is solved when either is this small
+Doubles = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+BLOCK = 1024  # photos at once: they and their logits stay in the processor's cache
+TOLERANCE = 1e-6  # relative decrease of the loss at which a fit ends
+LEAST_VARIANCE = 1e-6  # of a principal axis that is kept, as a share of the mean feature's
 
 
-def solve(x: Floats, y: Floats, shares: Floats, l2: Floats, start: Floats) -> Floats:
-    """Minimise, for each problem, its mean log-loss + l2/2 |weight|^2.
+@dataclass(frozen=True)
+class TrainingSet:
+    """What is learned from, in principal coordinates.
+
+    Attributes:
+        coordinates: (n, views, r); learned from in all views, judged in the first.
+        variances: of the coordinates, (r,).
+        targets: class index, (n,).
+        classes: number of classes.
+        step: is called after each pass over the photos.
+
+    """
+
+    coordinates: Singles
+    variances: Doubles
+    targets: Ints
+    classes: int
+    step: Callable[[], object]
+
+    def take(self, places: Ints) -> "TrainingSet":
+        """Return the photos at these places, in this order."""
+        return replace(self, coordinates=self.coordinates[places], targets=self.targets[places])
+
+    def logits(self, part: slice, weights: Doubles) -> Singles:
+        """Return the logits of the first views of a part, (part, classes)."""
+        single = weights.astype(np.float32)
+        logits: Singles = self.coordinates[part, 0] @ single[:-1] + single[-1]
+        return logits
+
+    def solve(self, parts: Sequence[slice], l2: float, start: Doubles) -> Doubles:
+        """Minimise mean log-loss + l2/2 |weights|^2 over some of the photos.
+
+        Args:
+            parts: the photos to learn from.
+            l2: the penalty.
+            start: weights, (r + 1, classes); the last are the biases, which are not penalised.
+
+        Returns:
+            Weights, as `start`.
+
+        """
+        ranges = [range(part.start, part.stop, BLOCK) for part in parts]
+        blocks = [slice(i, min(i + BLOCK, r.stop)) for r in ranges for i in r]
+        views, r = self.coordinates.shape[1:]
+        n = views * sum(block.stop - block.start for block in blocks)
+        doubt = 0.08 / np.sqrt(self.classes)  # about the mean p (1 - p) of a fit under way
+        penalty = np.append(np.full(r, l2), 0)[:, None]
+        scale = 1 / np.sqrt(doubt * np.append(self.variances, 1)[:, None] + penalty)
+
+        def loss(scaled: Doubles) -> tuple[float, Doubles]:
+            weights = scaled.reshape(start.shape) * scale
+            single, total, slope = weights.astype(np.float32), 0.0, np.zeros(start.shape)
+            for block in blocks:
+                labels = self.targets[block].repeat(views)
+                x = self.coordinates[block].reshape(len(labels), r)
+                log_p = log_softmax(x @ single[:-1] + single[-1])
+                labelled = np.arange(len(labels)), labels
+                total -= float(log_p[labelled].sum(dtype=np.float64))
+                error = np.exp(log_p, out=log_p)
+                error[labelled] -= 1
+                slope[:-1] += x.T @ error
+                slope[-1] += error.sum(axis=0)
+            self.step()
+            slope = slope / n + penalty * weights
+            return total / n + float((penalty * weights**2).sum()) / 2, (slope * scale).ravel()
+
+        options = {"ftol": TOLERANCE, "gtol": 1e-7, "maxiter": 500}
+        solution = minimize(
+            loss, (start / scale).ravel(), jac=True, method="L-BFGS-B", options=options
+        )
+        return np.asarray(solution.x.reshape(start.shape) * scale)
+
+
+def principal_axes(
+    features: NDArray[np.floating], order: Ints, step: Callable[[], object]
+) -> tuple[Singles, Doubles, Doubles, Doubles]:
+    """Centre features, scale them to a mean variance of 1, and rotate to their principal axes.
+
+    One scale for all features, not one each: measured on the 400 photos, log-loss 0.102 against
+    0.109.
 
     Args:
-        x: (rows, d), the last column ones: its weight is the bias, which is not penalised.
-        y: (rows, classes), one-hot.
-        shares: of each row in each problem's mean, (rows, problems); 0 for rows that are held out.
-        l2: (problems,).
-        start: weights, (classes, d, problems).
+        features: (n, views, d); may be a memory map.
+        order: places of the photos in what is returned, (n,).
+        step: is called after each part of the work.
 
     Returns:
-        Weights, (classes, d, problems).
+        Coordinates (n, views, r), their variances (r,), the mean (d,), and `back` (d, r): a weight
+        in coordinates, (r, classes), is `back @ weight` for features.
 
     """
-    at_once = max(1, NUMBERS // (max(x.shape) * y.shape[1]))
-    groups = [slice(i, i + at_once) for i in range(0, len(l2), at_once)]
-    weights = [_solve(x, y, shares[:, part], l2[part], start[..., part]) for part in groups]
-    return np.concatenate(weights, axis=2)
+    n, views, d = features.shape
+    mean = features.mean(axis=(0, 1), dtype=np.float64)
 
+    def centred(places: Ints, dtype: type[np.floating]) -> NDArray[np.floating]:
+        step()
+        x: NDArray[np.floating] = features[places].reshape(-1, d).astype(dtype)
+        x -= mean.astype(dtype)
+        return x
 
-def _solve(x: Floats, y: Floats, shares: Floats, l2: Floats, w: Floats) -> Floats:
-    """L-BFGS (Nocedal and Wright 2006, algorithm 7.5) on all problems in step.
-
-    The matrix it starts from is the diagonal of the Hessian, as if how sure an example is had
-    nothing to do with its features. Each problem has its own step, halved until the loss falls.
-    """
-    penalty = np.append(np.ones(x.shape[1] - 1), 0)[:, None] * l2
-    spread = np.mean(x**2, axis=0)[:, None]
-    truth = y.T[:, :, None]
-
-    def judge(w: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return loss, (problems,), its gradient and the diagonal of its second derivatives."""
-        log_p = log_softmax(x @ w)
-        loss = -np.einsum("rp,crp,crp->p", shares, truth, log_p)
-        p = np.exp(log_p)
-        doubt = np.einsum("rp,crp->cp", shares, p * (1 - p))
-        gradient = x.T @ ((p - truth) * shares) + penalty * w
-        loss += np.einsum("dp,cdp,cdp->p", penalty, w, w) / 2
-        return loss, gradient, spread * doubt[:, None] + penalty + 1e-3
-
-    loss, gradient, curvature = judge(w)
-    direction, step = -gradient / curvature, np.ones(len(l2))
-    solved = np.zeros(len(l2), bool)
-    steps: deque[tuple[Floats, Floats, Floats]] = deque(maxlen=MEMORY)
-    for _ in range(ITERATIONS):
-        moved = step * direction
-        loss_there, gradient_there, curvature_there = judge(w + moved)
-        taken = loss_there <= loss + 1e-4 * step * _dot(gradient, direction)
-        taken &= ~solved
-        # A problem that stays where it is remembers a step of nothing, which changes nothing.
-        moved = np.where(taken, moved, 0)
-        change = np.where(taken, gradient_there - gradient, 0)
-        scale = np.divide(1, _dot(moved, change), where=taken, out=np.zeros(len(l2)))
-        steps.append((moved, change, scale))
-        small = np.abs(gradient_there).max(axis=(0, 1)) < GRADIENT
-        solved |= taken & (small | (loss - loss_there <= DECREASE * np.maximum(loss, 1)))
-        w = w + moved
-        if solved.all():
-            break
-        loss = np.where(taken, loss_there, loss)
-        gradient = np.where(taken, gradient_there, gradient)
-        curvature = np.where(taken, curvature_there, curvature)
-        direction = np.where(taken, -_newton(gradient, curvature, steps), direction)
-        step = np.where(taken, 1, step / 2)
-    return w
-
-
-def _newton(
-    gradient: Floats, curvature: Floats, steps: "deque[tuple[Floats, Floats, Floats]]"
-) -> Floats:
-    """Return the gradient times the inverse Hessian that the remembered steps suggest."""
-    product, parts = gradient.copy(), []
-    for moved, change, scale in reversed(steps):
-        parts.append(part := scale * _dot(moved, product))
-        product -= part * change
-    product /= curvature
-    for (moved, change, scale), part in zip(steps, reversed(parts), strict=True):
-        product += (part - scale * _dot(change, product)) * moved
-    return product
-
-
-def _dot(a: Floats, b: Floats) -> Floats:
-    product: Floats = np.einsum("cdp,cdp->p", a, b)
-    return product
-
-
-def log_softmax(logits: Floats, axis: int = 0) -> Floats:
-    """Return the logarithm of the probabilities that logits stand for, classes along `axis`."""
-    shifted = logits - logits.max(axis=axis, keepdims=True)
-    log_p: Floats = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
-    return log_p
+    blocks = [order[i : i + BLOCK] for i in range(0, n, BLOCK)]
+    few = n * views < d  # then the products of photos are fewer than those of features
+    if few:
+        x = centred(order, np.float64)
+        values, vectors = np.linalg.eigh(x @ x.T / len(x))
+    else:
+        singles = (centred(places, np.float32) for places in blocks)
+        values, vectors = np.linalg.eigh(sum(x.T @ x / np.float64(n * views) for x in singles))
+    variance = max(float(values.sum() / d), 1e-30)  # 0 where all photos are the same
+    kept = values > LEAST_VARIANCE * variance
+    values, vectors = values[kept], vectors[:, kept]
+    if few:
+        vectors = x.T @ (vectors / np.sqrt(values * len(x)))
+    back = vectors / np.sqrt(variance)
+    coordinates = np.empty((n, views, len(values)), np.float32)
+    single = back.astype(np.float32)
+    for i, places in enumerate(blocks):
+        rotated = centred(places, np.float32) @ single
+        coordinates[i * BLOCK : i * BLOCK + len(places)] = rotated.reshape(
+            len(places), views, len(values)
+        )
+    return coordinates, values / variance, mean, back
