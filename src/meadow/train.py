@@ -26,7 +26,8 @@ METRICS = Path("metrics/train")
 def train() -> None:
     """Run the stage."""
     chosen = params.load()
-    p, ready, weights = chosen.train, manifest.load(), Weights.of(chosen.train.weights)
+    p, ready = chosen.train, manifest.load()
+    weights = Weights.of(p.weights, p.arch)
     # Without dvcyaml=None DVCLive would rewrite dvc.yaml.
     with Live(str(METRICS), dvcyaml=None, save_dvc_exp=False) as live:
 

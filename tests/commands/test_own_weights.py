@@ -33,7 +33,7 @@ def test_weights_are_kept_under_a_name_of_their_content() -> None:
     assert first.suffix == ".pth"
     assert arch == ARCH
     assert (first, arch) == own_weights.take(Path("moved.pth"))
-    assert Weights.of(str(first)).content.startswith(first.stem[-8:])
+    assert Weights.of(str(first), ARCH).content.startswith(first.stem[-8:])
 
 
 def test_safetensors_keep_their_name() -> None:

@@ -13,7 +13,7 @@ from tools import PHOTOS
 from toys import SetParams
 
 from meadow.cli import main
-from meadow.commands import dandelion_grass, own_weights
+from meadow.commands import dandelion_grass
 from meadow.evaluate import evaluate
 from meadow.evaluation import label_issues
 from meadow.experiments.recipes import read
@@ -21,8 +21,6 @@ from meadow.pipeline import manifest
 from meadow.prepare import prepare
 from meadow.train import train
 from meadow.training.probe import Examples, fit
-
-WEIGHTS = PHOTOS.parents[1] / "weights/mobilenet_v2-imagenet1k.pth"
 
 
 def table() -> list[dict[str, str]]:
@@ -108,7 +106,6 @@ def test_flipped_photos_are_found_and_put_right(project: Path, set_params: SetPa
     for path in random.Random(0).sample(sorted(raw.glob("*/*.jpg")), 20):
         path.rename(raw / other[path.parent.name] / f"flipped-{path.name}")
     set_params(**read("probe"))
-    set_params(train={"weights": str(own_weights.take(WEIGHTS)[0])})
 
     def accuracy() -> float:
         prepare()

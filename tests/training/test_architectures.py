@@ -6,10 +6,10 @@ import torch
 import torchvision
 
 from meadow.inference.onnx_session import digest, external_data, open_session
-from meadow.training import architectures, onnx_graph
+from meadow.training import architectures, onnx_export, onnx_graph, quantization
 from meadow.training.weights import Weights
 
-NONE = Weights.of("none")
+NONE = Weights("none", "none")
 # One of each module of torchvision's registry, the smallest, and a size that it can take; two where
 # they compute differently.
 FAMILIES = {
@@ -33,15 +33,28 @@ FAMILIES = {
     "vgg11": 64,
     "vit_b_32": 64,
 }
+# Of timm a small one of each kind: tokens, stages, other layouts, padding by the input's size.
+OF_TIMM = {
+    "timm/convnext_atto": 64,
+    "timm/deit_tiny_distilled_patch16_224": 64,
+    "timm/mobilenetv3_small_050": 64,
+    "timm/regnety_002": 64,
+    "timm/resnet10t": 64,
+    "timm/swin_tiny_patch4_window7_224": 224,
+    "timm/tf_efficientnet_lite0": 96,
+    "timm/tf_efficientnetv2_b0": 64,
+    "timm/vit_small_patch14_dinov2": 70,
+    "timm/vit_tiny_patch16_224": 64,
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", FAMILIES)
+@pytest.mark.parametrize("arch", [*FAMILIES, *OF_TIMM])
 def test_a_network_of_each_family_is_served_as_pytorch_computes_it(
     arch: str, tmp_path: Path
 ) -> None:
     """Logits for finetune and features for a probe: ONNX Runtime agrees to 1e-4 of the largest."""
-    size = FAMILIES[arch]
+    size = (FAMILIES | OF_TIMM)[arch]
     network = architectures.build(arch, NONE, classes=3, size=size, seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     ways = {
@@ -53,7 +66,7 @@ def test_a_network_of_each_family_is_served_as_pytorch_computes_it(
         with torch.no_grad():
             expected = [output.numpy() for output in module(torch.from_numpy(pixels))]
         onnx_graph.save(
-            architectures.exported(module, size=size, outputs=outputs), tmp_path / "network"
+            onnx_export.exported(module, size=size, outputs=outputs), tmp_path / "network"
         )
         served_outputs = open_session(tmp_path / "network").run(outputs, {"pixels": pixels})
 
@@ -83,12 +96,30 @@ def test_features_have_earlier_blocks_in_them() -> None:
     assert architectures.Features(network).eval()(torch.zeros(1, 64, 64, 3))[0].shape == (1, 1280)
 
 
+def test_features_of_timm_have_earlier_blocks_in_them() -> None:
+    """EfficientNet-Lite0: 1,280 of the last convolution, 112 and 320 of the two stages before."""
+    network = architectures.build("timm/tf_efficientnet_lite0", NONE, classes=2, size=64, seed=0)
+    features, texture = architectures.Features(network).eval()(torch.zeros(1, 64, 64, 3))
+
+    assert features.shape == (1, 1280 + 112 + 320)
+    assert texture.shape == (1, 112)
+
+
+def test_padding_by_the_input_leaves_constants_in_the_graph() -> None:
+    """So that quantisation finds the first convolution, and ONNX Runtime merges padding into it."""
+    network = architectures.build("timm/tf_efficientnet_lite0", NONE, classes=2, size=65, seed=0)
+    graph = onnx_export.exported(network, size=65, outputs=["logits"]).graph
+
+    assert not {node.op_type for node in graph.node} & {"Ceil", "Max"}
+    assert quantization.normalised_by_weights(graph) == 128  # timm's own mean, 127.5
+
+
 def test_a_network_too_large_for_one_file_keeps_its_tensors_beside_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """An ONNX file ends at 2 GiB; two of the registry are larger (vit_h_14, regnet_y_128gf)."""
     network = architectures.build("shufflenet_v2_x0_5", NONE, classes=2, size=64, seed=0)
-    model = architectures.exported(network, size=64, outputs=["logits"])
+    model = onnx_export.exported(network, size=64, outputs=["logits"])
     onnx_graph.save(model, tmp_path / "one.onnx")
     monkeypatch.setattr(onnx_graph, "LARGEST", 1000)
     onnx_graph.save(model, tmp_path / "two.onnx")
@@ -112,4 +143,4 @@ def test_unequal_adaptive_pooling_is_computed_as_pytorch_does() -> None:
     x = torch.randn(2, 3, 5, 2, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.adaptive_avg_pool2d(x, (3, 6))
 
-    assert torch.allclose(architectures.Pooling(5, 2, (3, 6))(x), expected, atol=1e-6)
+    assert torch.allclose(onnx_export.Pooling(5, 2, (3, 6))(x), expected, atol=1e-6)

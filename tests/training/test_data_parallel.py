@@ -1,6 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from timm.layers.drop import DropPath
+from timm.models import create_model
 from torch import Tensor, nn
 from torchvision.models import efficientnet_b0, mobilenet_v2
 from torchvision.ops import StochasticDepth
@@ -106,10 +108,16 @@ def test_drop_keeps_the_mean(rows: bool) -> None:
         assert all(len(set(row.tolist())) == 1 for row in kept[:50])
 
 
-def test_replicas_replace_every_source_of_chance() -> None:
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_replicas_replace_every_source_of_chance(library: str) -> None:
     """A dropout left in a replica would draw from the generator that all threads share."""
-    team = DataParallel(efficientnet_b0(num_classes=3), 1)
-    replica = team.idle.get()
+    network = (
+        efficientnet_b0(num_classes=3)
+        if library == "torchvision"
+        else create_model("convnext_atto", drop_path_rate=0.1)
+    )
+    replica = DataParallel(network, 1).idle.get()
+    chance = nn.Dropout | StochasticDepth | DropPath
 
-    assert not [m for m in replica.modules() if isinstance(m, nn.Dropout | StochasticDepth)]
-    assert [m for m in replica.modules() if isinstance(m, Drop)]
+    assert not [m for m in replica.modules() if isinstance(m, chance)]
+    assert [m for m in replica.modules() if isinstance(m, Drop) and m.p > 0]

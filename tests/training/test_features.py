@@ -21,7 +21,7 @@ from meadow.training.weights import Weights
 prepare.prepare()
 torch.nn.Conv2d(3, 64, 3)(torch.zeros(16, 3, 64, 64)).sum().backward()
 p = params.load().train
-print(features.backbone(p, Weights.of(p.weights), manifest.load())[0].name)
+print(features.backbone(p, Weights.of(p.weights, p.arch), manifest.load())[0].name)
 """
 
 

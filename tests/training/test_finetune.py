@@ -297,7 +297,7 @@ def test_what_decides_nothing_is_not_in_the_name(
     prepared: manifest.Prepared, set_params: SetParams
 ) -> None:
     """Neither the served precision nor another method's parameters train anything else."""
-    before = finetune.checkpoint(params.load().train, Weights.of("none"), prepared)
+    before = finetune.checkpoint(params.load().train, Weights("none", "none"), prepared)
     set_params(train={"precision": "int8", "coverage": 0.9, "probe": {"l2": 0.5}})
 
-    assert finetune.checkpoint(params.load().train, Weights.of("none"), prepared) == before
+    assert finetune.checkpoint(params.load().train, Weights("none", "none"), prepared) == before

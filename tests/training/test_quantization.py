@@ -13,7 +13,7 @@ from toys import photo
 from meadow.inference.onnx_session import open_session
 from meadow.pipeline.image import Preprocessing
 from meadow.pipeline.manifest import Photos, Row
-from meadow.training import architectures, onnx_graph, quantization
+from meadow.training import architectures, onnx_export, onnx_graph, quantization
 from meadow.training.weights import Weights
 
 SIZE = 64
@@ -29,10 +29,10 @@ def photos(n: int) -> Photos:
 
 def network(arch: str) -> ModelProto:
     """Export an untrained network, its batch norms as if it had seen photos."""
-    made = architectures.build(arch, Weights.of("none"), classes=2, size=SIZE, seed=0)
+    made = architectures.build(arch, Weights("none", "none"), classes=2, size=SIZE, seed=0)
     with torch.no_grad():
         made.train()(torch.from_numpy(photos(16).pixels))
-    return architectures.exported(architectures.Features(made), size=SIZE, outputs=OUTPUTS)
+    return onnx_export.exported(architectures.Features(made), size=SIZE, outputs=OUTPUTS)
 
 
 def run(model: ModelProto, folder: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
@@ -69,7 +69,9 @@ class Start(nn.Module):
     def __init__(self, *, twice: bool) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.network = architectures.Network(nn.Conv2d(3, 8, 3))
+        self.network = architectures.Network(
+            nn.Conv2d(3, 8, 3), (0.5, 0.45, 0.4), (0.25, 0.25, 0.2)
+        )
         self.twice = twice
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +82,7 @@ class Start(nn.Module):
 def test_pixels_go_into_the_first_convolution_as_they_are(tmp_path: Path) -> None:
     """Mean and deviation move into its weights; nothing but one node stands before it."""
     seen = photos(8)
-    before = architectures.exported(Start(twice=False), size=SIZE, outputs=OUTPUTS)
+    before = onnx_export.exported(Start(twice=False), size=SIZE, outputs=OUTPUTS)
     expected, _ = run(before, tmp_path, seen.pixels)
     small = quantization.int8(before, seen)
     quantised, _ = run(small, tmp_path, seen.pixels)
@@ -97,7 +99,7 @@ def test_pixels_go_into_the_first_convolution_as_they_are(tmp_path: Path) -> Non
 def test_pixels_with_another_user_stay_as_they_are(tmp_path: Path) -> None:
     """Then nothing moves, and the answers are right all the same."""
     seen = photos(8)
-    before = architectures.exported(Start(twice=True), size=SIZE, outputs=OUTPUTS)
+    before = onnx_export.exported(Start(twice=True), size=SIZE, outputs=OUTPUTS)
     expected = run(before, tmp_path, seen.pixels)
     small = quantization.int8(before, seen)
     quantised = run(small, tmp_path, seen.pixels)

@@ -57,7 +57,7 @@ def _architecture(source: Path) -> str:
     problems = []
     for arch in (params.load().train.arch, *near):
         try:
-            weights = Weights(str(source), content="")
+            weights = Weights(str(source), content="", file=source)
             architectures.build(arch, weights, classes=2, size=SIZE, seed=0)
         except MeadowError as error:
             problems.append(error)

@@ -1,50 +1,68 @@
-"""Networks of torchvision's registry, their weights, and their export to ONNX.
+"""Networks of torchvision and timm, their weights, and what they give beside logits.
 
-This is the one module of the learning side that needs PyTorch before fine-tuning starts; what it
-exports for a probe is cached, so that the next experiment starts without it.
+With `onnx_export` this is all of the learning side that needs PyTorch before fine-tuning starts;
+what it makes for a probe is cached, so that the next experiment starts without it.
 """
 
 import re
 import sys
-import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import onnx
+import timm
 import torch
 import torchvision
-from onnx import ModelProto
 from torch import Tensor, nn
 
 from meadow.errors import MeadowError, did_you_mean
 from meadow.training import state_dict
-from meadow.training.weights import Weights
+from meadow.training.onnx_export import make_pooling_exportable, watched
+from meadow.training.weights import PACKAGED, TIMM, Weights
 
 EARLIER_BLOCKS = 2
 TEXTURE_DEPTH = 0.75  # of the blocks; see `out_of_distribution`
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet; torchvision's presets
 
 
 class Network(nn.Module):
     """A backbone with its input layer: takes the pixels that `Preprocessing` makes.
 
     Its output is what `backbone` gives: logits, or features where the last layer is `Identity`.
+
+    Args:
+        backbone: takes photos that are normalised, (n, 3, size, size).
+        mean: of each channel, in units of 255.
+        std: standard deviation of each channel, likewise.
+
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map uint8 or float pixels, (n, size, size, 3), 0 to 255, to (n, outputs)."""
-        outputs: Tensor = self.backbone((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+    def forward(self, pixels: Tensor, blocks: list[Tensor] | None = None) -> Tensor:
+        """Map uint8 or float pixels, (n, size, size, 3), 0 to 255, to (n, outputs).
+
+        If `blocks` is given, the output of each block is appended to it: timm's networks give
+        theirs, (n, c, h, w); for torchvision's see `_blocks`, their layout differs.
+        """
+        photos = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        if blocks is None:
+            outputs: Tensor = self.backbone(photos)
+        elif _is_of_timm(self.backbone):
+            end, maps = self.backbone.forward_intermediates(photos)
+            outputs = self.backbone.forward_head(end)
+            if self.backbone.num_features != maps[-1].shape[1]:  # a convolution after all blocks
+                maps.append(end)
+            blocks += maps
+        else:
+            parts = _blocks(self.backbone)
+            with watched(parts) as calls:
+                outputs = self.backbone(photos)
+            blocks += [calls[part][1] for part in parts]
         return outputs
 
 
@@ -52,7 +70,7 @@ def build(arch: str, weights: Weights, *, classes: int, size: int, seed: int) ->
     """Build a network with `classes` outputs.
 
     Args:
-        arch: a classification model of torchvision's registry.
+        arch: a classification model of torchvision's registry, or one of timm's as `timm/NAME`.
         weights: what its layers start from; all but the last layer are loaded.
         classes: number of outputs.
         size: side of the input, pixels.
@@ -62,21 +80,14 @@ def build(arch: str, weights: Weights, *, classes: int, size: int, seed: int) ->
         MeadowError: no such architecture, weights of another one, or it cannot take this size.
 
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if arch not in known:
-        raise MeadowError(
-            f"train.arch: {arch!r} is not a classification model of torchvision."
-            f"{did_you_mean(arch, known, most=3)} All {len(known)}: {', '.join(known)}."
-        )
+    _check(arch)
     torch.manual_seed(seed)
     try:
-        backbone = torchvision.models.get_model(
-            arch, weights=None, num_classes=classes, **_options(arch, size, weights)
-        )
+        backbone = _backbone(arch, classes, size, weights)
         if weights.loaded:
-            _load(backbone, weights, arch)
-        network = Network(backbone)
-        _make_pooling_exportable(network, size)
+            _load(backbone, weights, arch, size)
+        network = Network(backbone, *_normalisation(arch, weights))
+        make_pooling_exportable(network, size)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise MeadowError(
             f"train.arch: {arch} cannot take photos of prepare.size {size}: {error}"
@@ -84,65 +95,62 @@ def build(arch: str, weights: Weights, *, classes: int, size: int, seed: int) ->
     return network
 
 
-class Pooling(nn.Module):
-    """Adaptive average pooling of one input size, as two products with constant matrices.
-
-    ONNX has no word for `nn.AdaptiveAvgPool2d` where its bins are of unequal or less than one
-    place: VGG and AlexNet below their usual 224 px.
-    """
-
-    def __init__(self, height: int, width: int, to: tuple[int, int]) -> None:
-        super().__init__()
-        self.rows: Tensor
-        self.columns: Tensor
-        for name, places, bins in (("rows", height, to[0]), ("columns", width, to[1])):
-            share = nn.functional.adaptive_avg_pool1d(torch.eye(places), bins)
-            self.register_buffer(name, share, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, c, height, width) to (n, c, *to)."""
-        pooled: Tensor = self.rows.T @ (x @ self.columns)
-        return pooled
+def _check(arch: str) -> None:
+    known = torchvision.models.list_models(module=torchvision.models)
+    of_timm = [TIMM + name for name in timm.list_models()]
+    if arch not in known and arch.partition(".")[0] not in of_timm:
+        raise MeadowError(
+            f"train.arch: {arch!r} is not a classification model of torchvision, nor one of timm as"
+            f" {TIMM}NAME.{did_you_mean(arch, [*known, *of_timm], most=3)} All {len(known)} of"
+            f" torchvision: {', '.join(known)}. The {len(of_timm)} of timm:"
+            " `python -c 'import timm; print(timm.list_models())'`."
+        )
 
 
-def _make_pooling_exportable(network: Network, size: int) -> None:
-    """Run the network once at this size; replace the adaptive pooling that needs it.
-
-    Raises:
-        RuntimeError, ValueError, AssertionError: it cannot take this size.
-
-    """
-    names = {module: name for name, module in network.named_modules()}
-    pools = [module for module in names if isinstance(module, nn.AdaptiveAvgPool2d)]
-    with torch.no_grad(), _watched(pools) as calls:
-        network.eval()(torch.zeros(2, size, size, 3))
-    for pool, (given, pooled) in calls.items():
-        (height, width), (rows, columns) = given.shape[-2:], pooled.shape[-2:]
-        if height % rows or width % columns:
-            network.set_submodule(names[pool], Pooling(height, width, (rows, columns)))
-
-
-def _options(arch: str, size: int, weights: Weights) -> dict[str, Any]:
+def _backbone(
+    arch: str, classes: int, size: int, weights: Weights, *, pretrained: bool = False
+) -> nn.Module:
+    """Build a network of either library; `pretrained` has timm download its weights."""
+    options: dict[str, Any] = {"num_classes": classes}
+    if arch.startswith(TIMM):
+        name = arch.removeprefix(TIMM)
+        config: Any = timm.get_pretrained_cfg(name)
+        if config.fixed_input_size and config.input_size[1:] != (size, size):
+            options["img_size"] = size
+        return timm.create_model(name, pretrained=pretrained, **options)
     if arch.startswith("vit_"):
-        return {"image_size": size}
-    if arch.startswith("maxvit"):
-        return {"input_size": (size, size)}
-    if arch in ("googlenet", "inception_v3"):
-        # Their published weights expect inputs scaled to -1 .. 1; this undoes MEAN and STD.
-        return {"aux_logits": False, "init_weights": True, "transform_input": weights.loaded}
-    return {}
+        options["image_size"] = size
+    elif arch.startswith("maxvit"):
+        options["input_size"] = (size, size)
+    elif arch in ("googlenet", "inception_v3"):
+        # Their published weights expect inputs scaled to -1 .. 1; this undoes ImageNet's figures.
+        options |= {"aux_logits": False, "init_weights": True, "transform_input": weights.loaded}
+    network: nn.Module = torchvision.models.get_model(arch, weights=None, **options)
+    return network
 
 
-def _load(backbone: nn.Module, weights: Weights, arch: str) -> None:
-    file = None if weights.source == "imagenet" else Path(weights.source)
-    tensors = state_dict.read(file) if file else _download(arch)
+def _normalisation(arch: str, weights: Weights) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the mean and standard deviation that weights expect, in units of 255."""
+    if weights.source == "packaged":
+        return PACKAGED[arch].mean, PACKAGED[arch].std
+    if arch.startswith(TIMM):
+        config: Any = timm.get_pretrained_cfg(arch.removeprefix(TIMM))
+    else:
+        config = torchvision.models.get_model_weights(arch).DEFAULT.transforms()
+    return config.mean, config.std
+
+
+def _load(backbone: nn.Module, weights: Weights, arch: str, size: int) -> None:
+    current = backbone.state_dict()
+    tensors = state_dict.read(weights.file) if weights.file else _download(arch, weights, size)
+    if weights.source == "packaged":  # they name their tensors otherwise, but in the same order
+        tensors = dict(zip(current, tensors.values(), strict=True))
     if arch.startswith("densenet"):  # torchvision's files keep the names of an older release
         tensors = {
             re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", name): t for name, t in tensors.items()
         }
-    current = backbone.state_dict()
-    last, _ = _last_layer(backbone)
-    wanted = {name for name in current if not name.startswith(f"{last}.")}
+    last = tuple(f"{name}." for name in _last_layers(backbone))
+    wanted = {name for name in current if not name.startswith(last)}
     wanted -= {name for name in wanted - tensors.keys() if name.endswith("num_batches_tracked")}
     missing = sorted(wanted - tensors.keys())
     wrong = sorted(n for n in wanted & tensors.keys() if tensors[n].shape != current[n].shape)
@@ -155,21 +163,33 @@ def _load(backbone: nn.Module, weights: Weights, arch: str) -> None:
     backbone.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
 
 
-def _download(arch: str) -> dict[str, Tensor]:
-    weights = torchvision.models.get_model_weights(arch).DEFAULT
+def _download(arch: str, weights: Weights, size: int) -> dict[str, Tensor]:
+    library = "timm" if arch.startswith(TIMM) else "torchvision"
     try:
-        return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
+        if library == "timm":
+            return _backbone(arch, 1, size, weights, pretrained=True).state_dict()
+        published = torchvision.models.get_model_weights(arch).DEFAULT
+        return dict(published.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
     except OSError as error:
         raise MeadowError(
-            f"train.weights: torchvision's weights of {arch} cannot be downloaded ({error})."
-            " Without a network, get the file elsewhere and run `meadow weights FILE`."
+            f"train.weights: {library}'s weights of {arch} cannot be downloaded ({error})."
+            " Without a network, get the file elsewhere and run `meadow weights FILE`, or set"
+            f" train.weights to packaged, and train.arch to one of {', '.join(PACKAGED)}."
         ) from None
 
 
-def _last_layer(backbone: nn.Module) -> tuple[str, nn.Module]:
-    """Return the name and module of the layer that makes the logits."""
+def _is_of_timm(backbone: nn.Module) -> bool:
+    return hasattr(backbone, "forward_intermediates")
+
+
+def _last_layers(backbone: Any) -> dict[str, nn.Module]:
+    """Return what makes the logits, by name; a distilled network of timm has two layers for it."""
+    if _is_of_timm(backbone):
+        classifiers = backbone.get_classifier()
+        classifiers = classifiers if isinstance(classifiers, tuple) else (classifiers,)
+        return {name: m for name, m in backbone.named_modules() if m in classifiers}
     layers = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return layers[-1]
+    return dict(layers[-1:])
 
 
 class Features(nn.Module):
@@ -183,18 +203,18 @@ class Features(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        name, _ = _last_layer(network.backbone)
-        network.backbone.set_submodule(name, nn.Identity())
+        for name in _last_layers(network.backbone):
+            network.backbone.set_submodule(name, nn.Identity())
         self.network = network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels, (n, size, size, 3), to features, (n, d), and texture, (n, t)."""
+        blocks: list[Tensor] = []
+        last = self.network(pixels, blocks).flatten(1)
         backbone = self.network.backbone
-        earlier = _blocks(backbone)[-1 - EARLIER_BLOCKS : -1]
-        with _watched([*earlier, *_textured(backbone)]) as calls:
-            last = self.network(pixels).flatten(1)
-        pooled = [_places(calls[block][1], backbone).mean(1) for block in earlier]
-        return torch.cat([last, *pooled], dim=1), _texture(calls, backbone, pixels)
+        earlier = blocks[-1 - EARLIER_BLOCKS : -1]
+        pooled = [_places(block, backbone).mean(1) for block in earlier]
+        return torch.cat([last, *pooled], dim=1), _texture(blocks, backbone, pixels)
 
 
 class WithFeatures(nn.Module):
@@ -206,45 +226,22 @@ class WithFeatures(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map pixels to logits, (n, classes), features, (n, d), and texture, (n, t)."""
-        backbone = self.network.backbone
-        _, layer = _last_layer(backbone)
-        with _watched([layer, *_textured(backbone)]) as calls:
-            logits = self.network(pixels)
+        blocks: list[Tensor] = []
+        layer, *_ = _last_layers(self.network.backbone).values()
+        with watched([layer]) as calls:
+            logits = self.network(pixels, blocks)
         last, _ = calls[layer]
         if last.ndim == 4:
             last = last.flatten(2).mean(2)
-        return logits, last, _texture(calls, backbone, pixels)
+        return logits, last, _texture(blocks, self.network.backbone, pixels)
 
 
-Calls = dict[nn.Module, tuple[Tensor, Tensor]]
-
-
-@contextmanager
-def _watched(modules: Sequence[nn.Module]) -> Iterator[Calls]:
-    """Collect what modules take and give while the network runs."""
-    calls: Calls = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[module] = (inputs[0], output)
-
-    with ExitStack() as hooks:  # they go, also on an error: the network is trained on, and copied
-        for module in modules:
-            hooks.callback(module.register_forward_hook(note).remove)
-        yield calls
-
-
-def _textured(backbone: nn.Module) -> list[nn.Module]:
-    """Return the block whose texture counts, if the network has blocks."""
-    blocks = _blocks(backbone)
-    return [blocks[max(0, int(TEXTURE_DEPTH * len(blocks)) - 1)]] if blocks else []
-
-
-def _texture(calls: Calls, backbone: nn.Module, pixels: Tensor) -> Tensor:
+def _texture(blocks: Sequence[Tensor], backbone: nn.Module, pixels: Tensor) -> Tensor:
     """Return the logarithm of how much each channel of a block varies over places, (n, c)."""
-    blocks = _textured(backbone)
-    # A network without blocks (VGG, AlexNet) is judged by the texture of the photo itself.
-    photo = (pixels.float() / 255).flatten(1, 2)
-    places = _places(calls[blocks[0]][1], backbone) if blocks else photo
+    if blocks:
+        places = _places(blocks[max(0, int(TEXTURE_DEPTH * len(blocks)) - 1)], backbone)
+    else:  # a network without blocks (VGG, AlexNet): the texture of the photo itself
+        places = (pixels.float() / 255).flatten(1, 2)
     deviation = ((places - places.mean(1, keepdim=True)) ** 2).mean(1).sqrt()
     return torch.log(deviation + 1e-3)
 
@@ -265,27 +262,3 @@ def _blocks(backbone: nn.Module) -> list[nn.Module]:
         if not inside and isinstance(parent, nn.Sequential) and list(module.children()):
             blocks[name] = module
     return list(blocks.values())
-
-
-def exported(network: nn.Module, *, size: int, outputs: Sequence[str]) -> ModelProto:
-    """Return an ONNX model: `pixels` (n, size, size, 3) uint8 to `outputs` (n, k) float32.
-
-    PyTorch's TorchScript exporter is used: in 0.3 s it makes the same bytes every time, where the
-    newer one needs one more package and stores source paths in the model.
-    """
-    photo = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-    axes = {name: {0: "n"} for name in ("pixels", *outputs)}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of branches that depend on the size only
-        file = Path(folder, "network.onnx")
-        torch.onnx.export(
-            network.eval(),
-            (photo,),
-            str(file),  # a path object would end at 2 GiB
-            dynamo=False,
-            opset_version=17,
-            input_names=["pixels"],
-            output_names=list(outputs),
-            dynamic_axes=axes,
-        )
-        return onnx.load(file)

@@ -13,6 +13,7 @@ from itertools import pairwise
 from queue import SimpleQueue
 
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -129,6 +130,8 @@ def _replica(network: nn.Module) -> nn.Module:
             replica.set_submodule(name, Drop(module.p, whole_rows=False))
         elif isinstance(module, StochasticDepth):
             replica.set_submodule(name, Drop(module.p, whole_rows=module.mode == "row"))
+        elif isinstance(module, DropPath):
+            replica.set_submodule(name, Drop(module.drop_prob, whole_rows=True))
     return replica
 
 

@@ -51,8 +51,8 @@ def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
     """
     start = weights.content if weights.loaded else f"seed {p.seed}"
     size = str(ready.preprocessing.size)
-    key = [p.arch, start, size, version("torch"), version("torchvision")]
-    key += [_code("architectures", "onnx_graph")]
+    key = [p.arch, start, size, *map(version, ("torch", "torchvision", "timm"))]
+    key += [_code("architectures", "onnx_export", "onnx_graph")]
     file, content = _cached(key, partial(_export, p, weights, int(size)), f"{p.arch} as ONNX")
     if p.precision == "int8":
         photos = quantization.sample(ready.photos("train"))
@@ -84,10 +84,10 @@ def _export(p: Train, weights: Weights, size: int, file: Path) -> None:
 
 
 def _export_here(p: Train, weights: Weights, size: int, file: Path) -> None:
-    from meadow.training import architectures  # imports PyTorch: 2 s
+    from meadow.training import architectures, onnx_export  # import PyTorch: 2 s
 
     network = architectures.build(p.arch, weights, classes=2, size=size, seed=p.seed)
-    exported = architectures.exported(architectures.Features(network), size=size, outputs=OUTPUTS)
+    exported = onnx_export.exported(architectures.Features(network), size=size, outputs=OUTPUTS)
     onnx_graph.save(exported, file)
 
 

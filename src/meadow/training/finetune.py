@@ -4,13 +4,13 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # its standard name
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -23,7 +23,8 @@ from meadow.pipeline.manifest import Photos, Prepared
 from meadow.training.data_parallel import DataParallel
 from meadow.training.weights import Weights
 
-CODE = ("finetune", "data_parallel", "architectures")  # a run of other code is another run
+# A run of other code is another run.
+CODE = ("finetune", "data_parallel", "architectures", "onnx_export")
 WARMUP = 0.1  # share of the steps in which the learning rate rises
 Log = Callable[[dict[str, float]], None]
 
@@ -128,7 +129,7 @@ def checkpoint(p: Train, weights: Weights, ready: Prepared) -> Path:
         (row.pixels_sha256, row.label, row.split) for row in ready.rows if row.split != "test"
     ]
     code = [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in CODE]
-    versions = (torch.__version__, torchvision.__version__, np.__version__)
+    versions = [version(library) for library in ("torch", "torchvision", "timm", "numpy")]
     key = repr((p.arch, weights.content, photos, p.finetune, p.seed, code, versions))
     return cache.folder("checkpoints") / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
 

@@ -102,18 +102,18 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
 def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
     """Train all layers on the train photos; the val photos choose the epoch."""
     # PyTorch, which they import, takes longer than all the rest of a probe on cached features.
-    from meadow.training import architectures, finetune
+    from meadow.training import architectures, finetune, onnx_export
 
     size, classes = ready.preprocessing.size, len(ready.classes)
     network = architectures.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
     served, outputs = architectures.WithFeatures(network), ["logits", *features.OUTPUTS]
-    architectures.exported(served, size=size, outputs=outputs)  # if it must fail, before training
+    onnx_export.exported(served, size=size, outputs=outputs)  # if it must fail, before training
     train, val = ready.photos("train"), ready.photos("val")
     checkpoint = finetune.checkpoint(p, weights, ready)
     epoch, figures = finetune.finetune(
         network, train, val, p.finetune, p.seed, checkpoint=checkpoint, workers=workers, log=log
     )
-    graph = architectures.exported(served, size=size, outputs=outputs)
+    graph = onnx_export.exported(served, size=size, outputs=outputs)
     if p.precision == "int8":
         graph = quantization.int8(graph, quantization.sample(train))
     all_logits, vectors, texture = features.computed(graph, [train, val], outputs, workers=workers)

@@ -25,7 +25,6 @@ KINDS = [
     "Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "Concat",
     "GlobalAveragePool", "AveragePool", "Sigmoid", "HardSigmoid",
 ]  # fmt: skip
-GREY = 114  # about ImageNet's mean colour; what a convolution finds beyond the photo's edge
 PIXELS = "pixels.centred"
 
 
@@ -42,12 +41,14 @@ def int8(network: ModelProto, photos: Photos) -> ModelProto:
     Texture stays in float32: it is a logarithm, and small deviations would become none.
 
     Args:
-        network: float32, as `architectures.exported` gives it.
+        network: float32, as `onnx_export.exported` gives it.
         photos: that set the scales; see `sample`.
 
     """
-    as_they_are = {"scale": np.array(1, np.float32), "zero_point": np.array(GREY, np.uint8)}
-    scales = {PIXELS: [as_they_are]} if normalised_by_weights(network.graph) else {}
+    scales = {}
+    if grey := normalised_by_weights(network.graph):
+        as_they_are = {"scale": np.array(1, np.float32), "zero_point": np.array(grey, np.uint8)}
+        scales[PIXELS] = [as_they_are]
     large = onnx_graph.is_large(network)
     with tempfile.TemporaryDirectory() as folder:
         source, simplified, named, target = (Path(folder, f"{i}.onnx") for i in range(4))
@@ -88,17 +89,24 @@ class _Reader(CalibrationDataReader):
         return None if pixels is None else {"pixels": pixels[None]}
 
 
-def normalised_by_weights(graph: GraphProto) -> bool:
+def normalised_by_weights(graph: GraphProto) -> int | None:
     """Move mean and standard deviation into the first convolution, if that is what comes next.
 
-    It then sees pixels minus `GREY`, which are 8-bit integers as they are: quantising them anew
+    It then sees pixels minus a grey, which are 8-bit integers as they are: quantising them anew
     takes a third of the network's time. The result differs at the photo's edge alone, which is
-    padded with one grey and not with the mean of each channel.
+    padded with this grey and not with the mean of each channel.
+
+    Returns:
+        The grey, the average of the channels' means; None where nothing was moved.
+
     """
-    nodes = _chain(graph, "pixels", ("Transpose", "Cast", "Sub", "Div", "Conv"))
+    start = ("Transpose", "Cast", "Sub", "Div")
+    nodes = _chain(graph, "pixels", (*start, "Conv")) or _chain(
+        graph, "pixels", (*start, "Pad", "Conv")
+    )
     if not nodes:
-        return False
-    *_, subtract, divide, convolve = nodes
+        return None
+    _, _, subtract, divide, *pads, convolve = nodes
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     tensors |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
     mean, std, weight, *bias = (
@@ -106,23 +114,27 @@ def normalised_by_weights(graph: GraphProto) -> bool:
         for name in (subtract.input[1], divide.input[1], *convolve.input[1:])
     )
     weight /= std
+    grey = round(float(mean.mean()))
     values = {
-        "pixels.grey": np.array(GREY),
+        "pixels.grey": np.array(grey),
         "pixels.weight": weight,
-        "pixels.bias": sum(bias) - (weight * (mean - GREY)).sum((1, 2, 3)),
+        "pixels.bias": sum(bias) - (weight * (mean - grey)).sum((1, 2, 3)),
     }
     graph.initializer.extend(
         numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()
     )
     graph.node.remove(divide)
     subtract.input[1], subtract.output[0] = "pixels.grey", PIXELS
+    for pad in pads:
+        pad.input[0] = PIXELS
+    seen = pads[0].output[0] if pads else PIXELS
     del convolve.input[:]
-    convolve.input.extend([PIXELS, "pixels.weight", "pixels.bias"])
-    return True
+    convolve.input.extend([seen, "pixels.weight", "pixels.bias"])
+    return grey
 
 
 def read_pixels_as_they_are(graph: GraphProto) -> None:
-    """Drop what turns pixels into floats, subtracts `GREY` and quantises the result: the pixels."""
+    """Drop what turns pixels into floats, subtracts grey and quantises the result: the pixels."""
     nodes = _chain(graph, "pixels", ("Transpose", "Cast", "Sub", "QuantizeLinear"))
     if nodes and nodes[2].output[0] == PIXELS:
         transpose, cast, subtract, quantise = nodes
