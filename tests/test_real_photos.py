@@ -23,9 +23,9 @@ def test_the_probe_recipe_on_the_real_set(project: Path, set_params: SetParams) 
     prepare()
     train()
     evaluate()
-    found = json.loads(Path("metrics/evaluate.json").read_text())
+    figures = json.loads(Path("metrics/evaluate.json").read_text())
     counts = json.loads(Path("metrics/prepare.json").read_text())
 
     assert (counts["kept"], counts["near_duplicates"]) == (400, 0)
-    assert found["cv_accuracy"] >= 0.96
-    assert found["cv_log_loss"] <= 0.12
+    assert figures["cv_accuracy"] >= 0.96
+    assert figures["cv_log_loss"] <= 0.12

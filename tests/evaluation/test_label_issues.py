@@ -80,13 +80,13 @@ def test_flipped_labels_come_first(classes: int) -> None:
 def test_the_list_has_every_train_and_val_photo_and_no_test_photo(in_built: Path) -> None:
     """The worst first; test labels that are corrected by what the model says would flatter it."""
     rows = {row.path: row for row in manifest.load().rows if row.split != "test"}
-    found = table()
+    suspects = table()
 
-    assert {record["path"] for record in found} == set(rows)
-    assert [int(record["rank"]) for record in found] == list(range(1, len(rows) + 1))
-    fit = [float(record["quality"]) for record in found]
+    assert {record["path"] for record in suspects} == set(rows)
+    assert [int(record["rank"]) for record in suspects] == list(range(1, len(rows) + 1))
+    fit = [float(record["quality"]) for record in suspects]
     assert fit == sorted(fit)
-    for record in found:
+    for record in suspects:
         row = rows[record["path"]]
         assert (record["label"], record["sha256"]) == (row.label, row.sha256)
         if record["issue"] == "true":
@@ -113,12 +113,12 @@ def test_flipped_photos_are_found_and_put_right(project: Path, set_params: SetPa
         evaluate()
         return float(json.loads(Path("metrics/evaluate.json").read_text())["cv_accuracy"])
 
-    before, found = accuracy(), table()
-    flipped = {record["path"] for record in found if "flipped" in record["path"]}
-    first = {record["path"] for record in found[: len(found) // 10]}
+    before, suspects = accuracy(), table()
+    flipped = {record["path"] for record in suspects if "flipped" in record["path"]}
+    first = {record["path"] for record in suspects[: len(suspects) // 10]}
     assert len(first & flipped) >= 0.8 * len(flipped)
 
-    for record in found:
+    for record in suspects:
         if record["path"] in first & flipped:
             main(["review", record["path"], "--relabel", other[record["label"]]])
     assert accuracy() > before + 0.02

@@ -143,8 +143,8 @@ def test_each_class_has_its_recall_with_an_interval() -> None:
         np.tile([0.9, 0.1], (100, 1)), (np.arange(100) >= 90).astype(np.int64)
     )
 
-    assert [each["recall"] for each in table] == [1, 0]
-    assert [each["photos"] for each in table] == [90, 10]
+    assert [line["recall"] for line in table] == [1, 0]
+    assert [line["photos"] for line in table] == [90, 10]
     assert table[1]["recall_low"] == pytest.approx(0)
     assert 0.2 < table[1]["recall_high"] < 0.4
     assert table[0]["precision"] == 0.9

@@ -49,11 +49,11 @@ def test_weights_of_ones_own_stay(
     project: Path, set_params: SetParams, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """With the architecture that they are of; whoever has no network has no others."""
-    own = {"weights": "models/pretrained/mine-0123.pth", "arch": "resnet50"}
-    set_params(train=own)
+    mine = {"weights": "models/pretrained/mine-0123.pth", "arch": "resnet50"}
+    set_params(train=mine)
     main(["recipe", name])
     chosen = params.load().train
 
-    assert {"weights": chosen.weights, "arch": chosen.arch} == own
+    assert {"weights": chosen.weights, "arch": chosen.arch} == mine
     assert chosen.method == ("probe" if name == "probe" else "finetune")
     assert "train.weights stays models/pretrained/mine-0123.pth" in capsys.readouterr().out

@@ -17,12 +17,12 @@ def test_a_size_that_gives_the_class_away_is_found() -> None:
     targets = random.integers(0, 2, 400)
     values = random.normal(size=400)
     middle = np.where(targets, values / 10, np.sign(values) * (2 + abs(values)))
-    found = check({"noise": random.normal(size=400), "size": middle}, targets)
+    leaks = check({"noise": random.normal(size=400), "size": middle}, targets)
 
-    assert found["size"].significant
-    assert found["size"].accuracy > 0.9
-    assert found[TOGETHER].significant
-    assert not found["noise"].significant
+    assert leaks["size"].significant
+    assert leaks["size"].accuracy > 0.9
+    assert leaks[TOGETHER].significant
+    assert not leaks["noise"].significant
 
 
 @pytest.mark.slow
@@ -46,8 +46,8 @@ def test_copies_of_a_photo_are_no_leak() -> None:
 
     def accuracy(copies: int) -> float:
         groups = [f"{i // copies:04}" for i in range(400)]
-        found = metadata_leakage.check({"size": values}, targets, groups, 2)
-        return max(leak.accuracy for leak in found)
+        leaks = metadata_leakage.check({"size": values}, targets, groups, 2)
+        return max(leak.accuracy for leak in leaks)
 
     assert accuracy(copies=1) > 0.95
     assert accuracy(copies=40) < 0.6
@@ -55,10 +55,10 @@ def test_copies_of_a_photo_are_no_leak() -> None:
 
 def test_one_value_for_all_says_the_largest_class() -> None:
     """As the format where all photos are JPEG."""
-    found = check({"format": np.zeros(100)}, (np.arange(100) < 30).astype(np.int64))
+    leaks = check({"format": np.zeros(100)}, (np.arange(100) < 30).astype(np.int64))
 
-    assert found["format"].accuracy == found["format"].chance == 0.7
-    assert not found["format"].significant
+    assert leaks["format"].accuracy == leaks["format"].chance == 0.7
+    assert not leaks["format"].significant
 
 
 def test_too_few_photos_are_not_judged() -> None:

@@ -14,7 +14,9 @@ from meadow.params import Evaluate
 from meadow.pipeline.manifest import Row
 
 RELEASED = Path("metrics/released.csv")  # predictions of the last released model, in Git
-FEWEST = 16  # photos of a comparison; of fewer, all right, the accuracy may still be below 0.8
+FEWEST_COMPARED = (
+    16  # photos of a comparison; of fewer, all right, the accuracy may still be below 0.8
+)
 Floats = NDArray[np.float64]
 
 
@@ -76,11 +78,11 @@ def against_released(
     if not old:
         return True, "there is no released model to compare with (`meadow release` makes one)"
     both = [i for i, row in enumerate(rows) if (row.sha256, row.label) in old]
-    if len(both) < FEWEST:
+    if len(both) < FEWEST_COMPARED:
         return False, (
             f"this and the released model were tested on only {len(both)} photos with the same"
-            f" label; a comparison needs {FEWEST}. To release this one without it, remove all but"
-            f" the first line of {RELEASED}, then run `dvc repro`"
+            f" label; a comparison needs {FEWEST_COMPARED}. To release this one without it, remove"
+            f" all but the first line of {RELEASED}, then run `dvc repro`"
         )
     difference = losses[both] - np.array([old[rows[i].sha256, rows[i].label] for i in both])
     low, high = bootstrap(difference, [rows[i].group for i in both])
