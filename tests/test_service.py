@@ -75,7 +75,7 @@ def test_the_served_answer_is_the_evaluated_one(client: httpx.Client, built: Pat
         (b'{"url": "http://127.0.0.1/x.jpg"}', {"Content-Type": "application/json"}, 415),
         (b"http://127.0.0.1/x.jpg", {"Content-Type": "text/plain"}, 415),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {"Content-Type": "image/svg+xml"}, 415),
-        (encoded(photo(1), "GIF"), {"Content-Type": "image/gif"}, 415),
+        (encoded(photo(1), "ICO"), {"Content-Type": "image/x-icon"}, 415),
         (GOOD[: len(GOOD) // 2], {"Content-Type": "image/jpeg"}, 422),
         (encoded(Image.new("RGB", (4, 400))), {"Content-Type": "image/jpeg"}, 422),
         (encoded(Image.new("1", (9000, 9000)), "PNG"), {"Content-Type": "image/png"}, 413),

@@ -43,7 +43,7 @@ NO_PHOTOS = (  # what often has the name of a photo
     (rb"....ftyp(isom|mp4|qt)", "a video"),
 )
 
-# What is wrong with a TIFF is raised, or is no reason to refuse it.
+# What is wrong with a TIFF, and with EXIF, which is one, is raised or no reason to refuse a photo.
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 

@@ -22,11 +22,9 @@ REDUCED = 4  # times as many may a JPEG have that is decoded at a fraction of it
 MAX_BYTES = 100_000_000  # of a file: far above any photo of `MAX_PIXELS`
 MIN_SIDE = 8  # px; below, there is nothing to see
 
-# Sizes are checked below; Pillow refuses twice its own limit while it reads the header. A photo
-# with garbled EXIF is taken as it lies.
+# Sizes are checked below; Pillow refuses twice its own limit while it reads the header.
 Image.MAX_IMAGE_PIXELS = REDUCED * MAX_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", message="Corrupt EXIF data")
 
 Reason = Literal["format", "damaged", "too_small", "too_large"]
 

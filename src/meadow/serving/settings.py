@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from meadow.errors import MeadowError, did_you_mean
+from meadow.pipeline.image import MAX_PIXELS
 
 PREFIX = "MEADOW_"
 OTHERS = {"MEADOW_CACHE", "MEADOW_CACHE_LIMIT"}  # read by other parts of Meadow
@@ -25,7 +26,7 @@ class Settings(BaseModel):
     timeout: float = Field(30, gt=0, le=3600, description="seconds for body, and for answer")
     max_body: int = Field(20 * 2**20, ge=1024, description="bytes of a request's body")
     max_held: int = Field(256 * 2**20, ge=1024, description="bytes of all bodies; more get 503")
-    max_pixels: int = Field(50_000_000, ge=64, le=10**9, description="pixels of a photo")
+    max_pixels: int = Field(MAX_PIXELS, ge=64, le=10**9, description="pixels of a photo")
     api_key: str = Field("", description="what `Authorization: Bearer` must say; empty: open")
     rate: int = Field(0, ge=0, description="requests a minute of one client; 0: no limit")
     cors: tuple[str, ...] = Field((), description="origins that may ask, with commas; none")
