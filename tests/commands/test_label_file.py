@@ -34,6 +34,8 @@ def read(file: Path, text: str, *, columns: tuple[str, str] | None = None) -> se
         ("labels.csv", "image;what\n1.jpg;rose\n2.jpg; tulip \n9.jpg;daisy\n"),
         ("labels.tsv", "image\tlabel\n/kaggle/train/1.jpg\trose\ntrain\\2.jpg\ttulip\n3.jpg\t\n"),
         ("labels.csv", "train/1.jpg,rose\ntrain/2.jpg,tulip\n"),
+        ("_classes.csv", "filename, rose, tulip\n1.jpg,1,0\n2.jpg,0,1\n"),
+        ("labels.csv", "image_id,rose,tulip,daisy\n1,1.0,0.0,0.0\n2,0.0,1.0,0.0\n"),
         ("labels.json", '{"1.jpg": "rose", "2.jpg": "tulip"}'),
         ("labels.json", '[{"image": "1", "label": "rose"}, {"image": "2", "label": "tulip"}]'),
         (
@@ -63,6 +65,7 @@ def test_columns_are_named(tmp_path: Path) -> None:
         ("labels.csv", "id,label\n7,rose\n", "no column names the photos"),
         ("labels.csv", "", "Its columns are none"),
         ("labels.csv", "id,label\n1,rose\n1,tulip\n", "the labels 'rose' and 'tulip'"),
+        ("labels.csv", "id,rose,tulip\n1,1,1\n", "the labels 'rose' and 'tulip'"),
         ("labels.csv", "id,label\n1,a/b\n", "'a/b' cannot be the name of a class"),
         ("labels.csv", "id,label\n1,.rose\n", "'.rose' cannot be the name of a class"),
         ("labels.csv", "id,label\n1,rose\n2\n", "a record lacks label"),
@@ -90,7 +93,21 @@ def test_a_name_that_fits_two_photos(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_in_each_split(tmp_path: Path) -> None:
+    """As Roboflow has them: all tables of the name count."""
+
+    def entry(path: str, text: str) -> Entry:
+        return Entry(tuple(path.split("/")), lambda: io.BytesIO(text.encode()))
+
+    tables = [
+        entry("train/_classes.csv", "filename, rose, tulip\n1.jpg, 1, 0\n2.jpg, 0, 1\n"),
+        entry("test/_classes.csv", "filename, rose, tulip\n3.jpg, 0, 1\n"),
+    ]
+    placed, _ = labelled(Path("mine"), [*entries(*PHOTOS), *tables], Path("_classes.csv"), None)
+    assert {entry.path for entry in placed} == BOTH | {"tulip/test/3.jpg"}
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     """Neither on disk nor in the source."""
-    with pytest.raises(MeadowError, match="and 0 in mine have its name"):
+    with pytest.raises(MeadowError, match="and none of its name in mine"):
         labelled(Path("mine"), entries(*PHOTOS), tmp_path / "absent.csv", None)

@@ -15,7 +15,7 @@ from meadow.errors import MeadowError
 
 LABEL = ("label", "class", "class_name", "category", "breed", "species", "target")  # usual names
 Index = Mapping[str, Sequence[str]]  # from the end of a path to the photos that it fits
-Record = Mapping[str, Any]
+Record = dict[str, Any]
 
 
 def labelled(
@@ -46,7 +46,8 @@ def labelled(
         for tail in _tails(entry.path):
             index[tail].append(entry.path)
             index[tail.removesuffix(PurePosixPath(tail).suffix)].append(entry.path)
-    records = _records(file, _text(source, entries, file), index)
+    texts = _texts(source, entries, file)
+    records = [record for text in texts for record in _records(file, text, index)]
     photo_column, label_column = columns or _found(file, records, index)
     labels: dict[str, str] = {}
     for record in records:
@@ -91,19 +92,20 @@ def _fitting(index: Index, name: str) -> Sequence[str]:
     return next((index[tail] for tail in _tails(name) if tail in index), ())
 
 
-def _text(source: Path, entries: Sequence[Entry], file: Path) -> str:
+def _texts(source: Path, entries: Sequence[Entry], file: Path) -> list[str]:
+    """Read the table, or all of its name in the source: Roboflow has one in each split."""
     if file.is_file():
-        data = file.read_bytes()
+        tables = [file.read_bytes()]
     else:
         inside = [entry for entry in entries if entry.open and entry.parts[-1] == file.name]
-        if len(inside) != 1:
-            raise MeadowError(
-                f"there is no file {file}, and {len(inside)} in {source} have its name. Give the"
-                " path of the file with the labels."
-            )
-        data = b"".join(inside[0].chunks(source))
+        tables = [b"".join(entry.chunks(source)) for entry in inside]
+    if not tables:
+        raise MeadowError(
+            f"there is no file {file}, and none of its name in {source}. Give the path of the file"
+            " with the labels."
+        )
     try:
-        return data.decode("utf-8-sig")
+        return [table.decode("utf-8-sig") for table in tables]
     except UnicodeDecodeError:
         raise MeadowError(f"{file} is not UTF-8. Save it as UTF-8, then run this again.") from None
 
@@ -138,7 +140,10 @@ def _records(file: Path, text: str, index: Index) -> list[Record]:
 
 
 def _found(file: Path, records: Sequence[Record], index: Index) -> tuple[str, str]:
-    """Find the column whose values name photos, and the one that is called as labels are."""
+    """Find the column whose values name photos, and the one that is called as labels are.
+
+    Where each class has a column of 0 and 1 the records get one, `label`.
+    """
     columns = list(records[0]) if records else []
     hits = {
         column: sum(bool(_fitting(index, str(record.get(column)))) for record in records)
@@ -148,11 +153,28 @@ def _found(file: Path, records: Sequence[Record], index: Index) -> tuple[str, st
     if not hits.get(photo):
         raise _columns_wanted(file, records, "no column names the photos of the source")
     others = [column for column in columns if column != photo]
+    if len(others) > 1 and all(_marks(record, others) for record in records):
+        for record in records:
+            label, *more = _marks(record, others)
+            if more:
+                raise MeadowError(
+                    f"{file} gives {record[photo]!r} the labels {label!r} and {more[0]!r}. Keep"
+                    " one: a photo has one label."
+                )
+            record["label"] = label
+        return photo, "label"
     named = [column for column in others if column.strip().lower() in LABEL]
-    label = named if len(named) == 1 else others
-    if len(label) != 1:
+    candidates = named if len(named) == 1 else others
+    if len(candidates) != 1:
         raise _columns_wanted(file, records, "several columns could be the label")
-    return photo, label[0]
+    return photo, candidates[0]
+
+
+def _marks(record: Record, classes: Sequence[str]) -> list[str]:
+    """Return the classes whose columns have a 1, if all others have a 0."""
+    marks = [str(record.get(name)).strip().removesuffix(".0") for name in classes]
+    known = {*marks} <= {"0", "1"}
+    return [name for name, mark in zip(classes, marks, strict=True) if known and mark == "1"]
 
 
 def _columns_wanted(file: Path, records: Sequence[Record], fault: str) -> MeadowError:
