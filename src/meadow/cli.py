@@ -54,10 +54,11 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command.add_argument("--from", dest="source", type=path, metavar="DIR", help="a copy at hand")
     command = data("import", _data_import, "your own: a folder or zip, one folder per class")
     command.add_argument("source", type=path, metavar="DIR|ZIP")
-    command.add_argument(
+    layout = command.add_mutually_exclusive_group()
+    layout.add_argument(
         "--merge-splits", action="store_true", help="make one set of train/CLASS, test/CLASS, ..."
     )
-    command.add_argument(
+    layout.add_argument(
         "--labels", type=path, metavar="FILE", help="a CSV or JSON file with the photos' labels"
     )
     command.add_argument(

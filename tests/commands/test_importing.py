@@ -125,6 +125,12 @@ def test_photos_of_a_split_without_classes_stay_behind(
     assert "in no class (1): 'test/9.jpg'" in capsys.readouterr().err
 
 
+def test_columns_of_no_table(tmp_path: Path, target: Path) -> None:
+    """Passed over, they would hide a forgotten option."""
+    mine = in_folder(tmp_path / "mine", TWO)
+    assert "--labels FILE" in refused(mine, target, columns=("id", "label"))
+
+
 def test_nothing_to_merge(tmp_path: Path, target: Path) -> None:
     """An option that does nothing would hide a mistake; real trains may be a class."""
     mine = in_folder(tmp_path / "mine", {"train/1.jpg": photo(1), "bus/1.jpg": photo(2)})

@@ -8,6 +8,7 @@ from browser import DESKTOP, PHONE, Browser, invalid, too_wide, violations
 from toys import TINTS, encoded, photo
 
 from meadow import params
+from meadow.curation import names
 from meadow.curation.survey import survey, two_labels
 from meadow.errors import MeadowError
 from meadow.reporting import dataset_report, html
@@ -23,8 +24,12 @@ def read() -> PhotoSet:
 
 
 @pytest.fixture
-def odd_set(toy_set: Path) -> Path:
-    """Return a set with a copy, a resized copy, a blank photo, a broken file, and hostile names."""
+def odd_set(toy_set: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a set with a copy, a resized copy, a blank photo, a broken file, and hostile names.
+
+    Such names are refused; the page must not depend on that.
+    """
+    monkeypatch.setattr(names, "fault", lambda _: None)
     (toy_set / "gold/copy.jpg").write_bytes((toy_set / "gold/000.jpg").read_bytes())
     near = photo(1, TINTS[0]).resize((150, 166))
     (toy_set / "gold/near.png").write_bytes(encoded(near, "PNG"))

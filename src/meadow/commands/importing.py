@@ -122,6 +122,8 @@ def _arranged(
             " it and them, each into a folder with the name of its class, then `meadow data import`"
             " the folder of these folders."
         )
+    if columns and not labels:
+        raise MeadowError("--columns are those of a table. Give the table too: `--labels FILE`.")
     if labels:
         return label_file.labelled(source, entries, labels, columns)
     entries, beside = layouts.unwrapped(entries)
