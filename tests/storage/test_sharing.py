@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clones import Run, attempt, runner, surroundings
+from clones import BROKEN_PROXIES, Run, attempt, runner, surroundings
 from servers import BUCKET, Server, meadow, point, small_project
 from tools import NAMESPACE
+
+from meadow.storage import dvc_objects, sharing
 
 pytestmark = pytest.mark.slow
 BIG = 64 * 2**20  # bytes; a push or a pull of it lasts long enough to be killed
@@ -123,6 +125,56 @@ def test_ten_more_files_upload_ten_more_files(run: Run, project: Path, server: S
     new = [key for key in after.keys() - before.keys() if "/files/md5/" in key]
     assert len(new) == 10 + 2
     assert len(after) - len(before) == 10 + 2 + 1  # and the run cache's entry
+
+
+def test_what_was_shared_is_not_looked_at_again(
+    run: Run, project: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time does not grow with history; but when an object has gone, all commits are looked at."""
+    monkeypatch.chdir(project)
+    looked_at: list[set[str]] = []
+    push = dvc_objects.push
+
+    def spy(commits: list[str], there: set[str]) -> tuple[set[str], int]:
+        looked_at.append(set(commits))
+        return push(commits, there)
+
+    monkeypatch.setattr(dvc_objects, "push", spy)
+    first = run("git", "rev-parse", "HEAD").strip()
+    sharing.share()
+    sharing.share()
+    version(run, project, "later.txt", "later")
+    second = run("git", "rev-parse", "HEAD").strip()
+    sharing.share()
+    assert looked_at == [{first}, set(), {second}]
+
+    key = object_of(project, "data/raw/7.txt")
+    server.client().delete_object(Bucket=BUCKET, Key=key)
+    sharing.share()
+    assert looked_at[-1] == {first, second}
+    assert key in server.objects()
+
+
+def test_a_commit_that_is_not_whole_here_is_looked_at_again(
+    run: Run, project: Path, server: Server, tmp_path: Path
+) -> None:
+    """It was never pulled, and never shared; once its files are here, share pushes them."""
+    clone = colleague(project, tmp_path / "clone")
+    there = runner(clone)
+    there(*meadow("share"))
+    assert not any("/files/md5/" in key for key in server.objects())
+    shutil.copytree(project / ".dvc/cache", clone / ".dvc/cache", dirs_exist_ok=True)
+    there(*meadow("share"))
+
+    assert "no stage ran" in run(*meadow("verify"))
+
+
+def test_a_server_of_ones_own_needs_no_proxy(run: Run, project: Path) -> None:
+    """Neither Meadow, nor the DVC that it starts, asks one for the loopback."""
+    run(*meadow("share"), **BROKEN_PROXIES)
+    run(*meadow("verify"), **BROKEN_PROXIES)
+    assert "ok    write" in attempt(project, *meadow("doctor"), **BROKEN_PROXIES).stdout
+    assert "is up, with bucket" in run(*meadow("minio", "start"), **BROKEN_PROXIES)
 
 
 def large(project: Path, run: Run) -> None:

@@ -6,12 +6,14 @@ when the list of its files is there. These functions look.
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError
 from dvc.exceptions import DvcException
+from dvc.logger import set_loggers_level
 from dvc.repo import Repo
 
 from meadow.errors import MeadowError
@@ -105,15 +107,14 @@ def push(commits: Sequence[str], there: Set[str]) -> tuple[set[str], int]:
     """
     try:
         with Repo() as repo, repo.lock:
-            used = repo.used_objs(revs=list(commits), push=True, skip_failed=True)
+            with set_loggers_level(logging.ERROR):  # not that an old commit has outs without a run
+                used = repo.used_objs(revs=list(commits), push=True, skip_failed=True)
             hashes = set().union(*used.values())
             needed = {name(str(info.value)) for info in hashes}
             local = cache()
-            for listing in [
-                local / of_folder for of_folder in needed if of_folder.endswith(".dir")
-            ]:
-                if listing.exists():
-                    needed |= {*members(listing.read_bytes()).values()}
+            listings = [local / path for path in needed if path.endswith(".dir")]
+            for listing in filter(Path.exists, listings):
+                needed |= {*members(listing.read_bytes()).values()}
             runs = {path.relative_to(local).as_posix() for path in local.glob("runs/*/*/*")}
             if runs - there:
                 repo.stage_cache.push(None)

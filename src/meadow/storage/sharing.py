@@ -38,11 +38,9 @@ def share() -> None:
     experiments = _experiments("for-each-ref", "--format=%(objectname)\t%(refname)", "refs/exps")
     try:
         _push(store, there.keys() - wrong)
-        if (
-            origin
-            and experiments
-            and experiments - _experiments("ls-remote", origin, "refs/exps/*")
-        ):
+        if origin and experiments:
+            experiments -= _experiments("ls-remote", origin, "refs/exps/*")
+        if origin and experiments:
             dvc_git.dvc("exp", "push", "--all-commits", "--no-cache", origin)
     except MeadowError as error:
         store.check(write=True)  # it says better than DVC what is wrong
