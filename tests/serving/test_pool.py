@@ -88,7 +88,7 @@ def test_a_bad_photo_spoils_no_other(slow: Slow) -> None:
 
     async def check() -> list[object]:
         it = pool(slow, 10)
-        photos = [GOOD, GOOD[:200], GOOD, b"", encoded(photo(1).resize((2000, 1000)))]
+        photos = [GOOD, GOOD[:200], GOOD, b"", encoded(photo(1).resize((2000, 1000)), "PNG")]
         return await asyncio.gather(*map(it.run, photos), return_exceptions=True)
 
     kinds = [getattr(result, "reason", "answer") for result in asyncio.run(check())]
