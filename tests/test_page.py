@@ -341,7 +341,7 @@ def test_a_service_with_a_key_asks_for_it(browser: Browser, models: dict[str, Pa
         expect(page.locator("h1")).to_have_text("Red or green?")
         assert verdicts(page) == ["red", "This photo is too large"]
         expect(page.locator(".sure").nth(1)).to_have_text(
-            "At most 2 megabytes and 40 megapixels are taken."
+            "At most 2 megabytes and 50 megapixels are taken."
         )
         expect(key).to_be_hidden()
 
