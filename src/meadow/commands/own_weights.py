@@ -63,4 +63,7 @@ def _architecture(source: Path) -> str:
             problems.append(error)
         else:
             return arch
-    raise MeadowError(f"{source} is of no architecture that Meadow knows. {problems[0]}")
+    raise MeadowError(
+        f"{source} fits neither train.arch nor a network of torchvision. If it is of one of timm's,"
+        f" set train.arch to that, then run this again.\n{problems[0]}"
+    )
