@@ -37,6 +37,13 @@ def test_prepare_takes_no_split_for_a_class(tmp_path: Path) -> None:
         discovery.find(tmp_path)
 
 
+def test_annotations_are_no_class(tmp_path: Path) -> None:
+    """YOLO's folders, in splits or around them, are named as what they are."""
+    draw_set(tmp_path, {"images": 1, "labels": 1})
+    with pytest.raises(MeadowError, match="'images', 'labels', as sets for object detection"):
+        discovery.find(tmp_path)
+
+
 def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
     """Without a second split beside it, `train` is what runs on rails."""
     draw_set(tmp_path, {"train": 1, "bus": 1})

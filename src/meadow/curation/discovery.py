@@ -13,6 +13,7 @@ from meadow.errors import MeadowError
 from meadow.pipeline.formats import SUFFIXES
 
 MAX_CLASSES = 1000
+ANNOTATED = {"images", "labels", "annotations", "masks"}  # folders of sets that show where
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in a DVC cache
 SPLIT = re.compile(  # train, valid, training_set, seg_test, ...
     r"(?:\w+_)?"
@@ -113,8 +114,9 @@ def check(source: Path, paths: Sequence[str], folders: Collection[str]) -> None:
         folders: names of the folders at its top.
 
     Raises:
-        MeadowError: the folders are splits, a file lies beside them, a name is not allowed
-            (`names.check`), a folder is empty, or there are fewer than 2 or more than 1000 classes.
+        MeadowError: the folders are splits or hold annotations, a file lies beside them, a name is
+            not allowed (`names.check`), a folder is empty, or there are fewer than 2 or more than
+            1000 classes.
 
     """
     if are_splits(folders):
@@ -133,6 +135,12 @@ def check(source: Path, paths: Sequence[str], folders: Collection[str]) -> None:
         )
     names.check(source, paths)
     classes = {path.partition("/")[0] for path in paths}
+    if classes and {name.lower() for name in classes} <= ANNOTATED:
+        raise MeadowError(
+            f"{source} has no classes but {names.listed(classes)}, as sets for object detection"
+            " have. Export it for classification, one folder per class; or give a table of labels:"
+            " `meadow data import DIR --labels FILE`."
+        )
     if empty := {*folders} - classes:
         raise MeadowError(
             f"{source}: no files in the class folder {names.listed(empty)}. Fill it or remove it."
