@@ -105,7 +105,7 @@ def test_a_linked_model_is_packed_as_a_file(in_packaged: Path, tmp_path: Path) -
     moved.unlink()
 
     assert staged.read_bytes() == content
-    with pytest.raises(MeadowError, match=r"model\.onnx of bentofile\.yaml is missing"):
+    with pytest.raises(MeadowError, match=r"model\.onnx, which is missing"):
         package.stage(tmp_path / "again")
 
 

@@ -109,6 +109,17 @@ def test_a_server_that_does_not_speak_s3_is_not_taken_for_one(folder: Path) -> N
         web.server_close()
 
 
+def test_a_broken_proxy_of_a_server_elsewhere_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the server would be said to be down."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    modify("endpointurl", "http://s3.invalid")
+
+    with pytest.raises(MeadowError, match=r"to proxy URL: \"http://127\.0\.0\.1:1.*NO_PROXY"):
+        Remote.load().read()
+
+
 def test_keys_may_come_from_the_environment(
     folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
