@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from toys import SetParams
@@ -286,8 +285,9 @@ def test_all_that_decides_a_run_is_in_the_name_of_its_checkpoint(
         names.append(name())
     fewer = manifest.Prepared(prepared.classes, prepared.preprocessing, prepared.rows[1:])
     names.append(name(ready=fewer))
-    for module in (torch, torchvision, np):
-        monkeypatch.setattr(module, "__version__", "0")
+    for library in ("torch", "torchvision", "timm", "numpy"):
+        others = {"torch": "1", "torchvision": "1", "timm": "1", "numpy": "1", library: "0"}
+        monkeypatch.setattr("meadow.training.finetune.version", others.__getitem__)
         names.append(name())
 
     assert len(set(names)) == len(names)
