@@ -31,13 +31,14 @@ def test_every_check_has_a_line_and_the_status_tells(folder: Path) -> None:
         ["ok", "packages"],
         ["ok", "keys"],
         ["ok", "cache"],
+        ["ok", "computed"],
         ["ok", "disk"],
         ["FAIL", "remote"],
         ["skip", "write"],
         ["skip", "clock"],
     ]
     assert "`make minio`" in done.stdout
-    assert done.stderr == "error: 1 of 8 checks failed: remote.\n"
+    assert done.stderr == "error: 1 of 9 checks failed: remote.\n"
     assert SECRET not in done.stdout + done.stderr
 
 
