@@ -75,7 +75,9 @@ def toy_clone(folder: Path) -> None:
     text = YAML()
     values = text.load(folder / "params.yaml")
     values["prepare"].update(size=32, val=0.25, test=0.25)
-    values["train"].update(arch="shufflenet_v2_x0_5")
+    values["train"].update(
+        method="finetune", arch="shufflenet_v2_x0_5", weights="none", precision="float32"
+    )
     values["train"]["finetune"].update(epochs=2, batch_size=16)
     text.dump(values, folder / "params.yaml")
     draw_set(folder / "data/raw", {"gold": 16, "moss": 16})

@@ -16,6 +16,8 @@ from ruamel.yaml import YAML
 from tools import need, summary
 from toys import SetParams, draw_set
 
+from meadow.experiments import recipes
+
 ROOT = Path(__file__).parents[1]
 Once = Callable[[str, Callable[[Path], object]], Path]
 StandIn = Callable[[Path], Path]
@@ -37,10 +39,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in an empty project with the committed params.yaml and a cache of its own."""
+    """Stand in an empty project with the recipe `scratch` and a cache of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEADOW_CACHE", str(tmp_path / "cache"))
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    recipes.set_params(recipes.read("scratch"))  # small, and needs no weights
     (tmp_path / "models/pretrained").mkdir(parents=True)
     (tmp_path / ".dvc").mkdir()  # where `meadow` finds the root of the project
     return tmp_path
@@ -108,7 +111,9 @@ def built(once: Once) -> Path:
         yaml = YAML()
         values = yaml.load(ROOT / "params.yaml")
         values["prepare"].update(size=32, val=0.25, test=0.25)
-        values["train"].update(method="probe", arch="shufflenet_v2_x0_5")
+        values["train"].update(
+            method="probe", arch="shufflenet_v2_x0_5", weights="none", precision="float32"
+        )
         yaml.dump(values, folder / "params.yaml")
         draw_set(folder / "data/raw", {"gold": 24, "moss": 24})
         _run(folder, "prepare", "train", "evaluate", "report")

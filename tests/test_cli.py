@@ -112,7 +112,7 @@ def test_the_set_is_where_params_yaml_says(
     "command",
     [
         ["data", "demo"], ["data", "import", "x.zip"], ["data", "report"], ["demo"],
-        ["recipe", "demo"], ["sweep", "train.seed=1,2"], ["review", "a.jpg", "--drop"],
+        ["recipe", "scratch"], ["sweep", "train.seed=1,2"], ["review", "a.jpg", "--drop"],
         ["weights", "x.pth"], ["compare"], ["release"], ["share"], ["doctor"], ["minio", "start"],
     ],
     ids=" ".join,
@@ -131,7 +131,7 @@ def test_a_command_outside_of_a_project_is_refused(
 def test_a_project_without_params_yaml_is_refused(project: Path) -> None:
     """In one line, as it is read by every command that needs it."""
     Path("params.yaml").unlink()
-    for command in (["recipe", "demo"], ["sweep", "train.seed=1,2"], ["data", "demo"]):
+    for command in (["recipe", "scratch"], ["sweep", "train.seed=1,2"], ["data", "demo"]):
         with pytest.raises(SystemExit, match=r"^error: params\.yaml"):
             main(command)
 

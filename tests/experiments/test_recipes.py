@@ -8,8 +8,10 @@ from toys import SetParams
 from meadow import params
 from meadow.cli import main
 
+ROOT = Path(__file__).parents[2]
 
-@pytest.mark.parametrize("name", ["demo", "probe", "finetune"])
+
+@pytest.mark.parametrize("name", ["scratch", "probe", "finetune"])
 def test_a_recipe_switches_the_values_and_keeps_the_comments(
     project: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -25,13 +27,16 @@ def test_a_recipe_switches_the_values_and_keeps_the_comments(
     assert chosen.method == ("probe" if name == "probe" else "finetune")
 
 
-def test_the_demo_recipe_is_what_is_committed(project: Path) -> None:
-    """And switching there and back leaves the file as it was."""
-    committed = Path("params.yaml").read_text()
-    main(["recipe", "demo"])
-    assert committed == Path("params.yaml").read_text()
+def test_the_probe_is_what_is_committed(project: Path) -> None:
+    """So own photos need no recipe; and switching there and back leaves the file as it was."""
+    committed = (ROOT / "params.yaml").read_text()
+    Path("params.yaml").write_text(committed)
     main(["recipe", "probe"])
-    main(["recipe", "demo"])
+    assert committed == Path("params.yaml").read_text()
+    main(["recipe", "scratch"])
+    assert committed != Path("params.yaml").read_text()
+    main(["recipe", "finetune"])
+    main(["recipe", "probe"])
 
     assert committed == Path("params.yaml").read_text()
 
@@ -44,7 +49,7 @@ def test_an_unknown_recipe_is_refused(project: Path, capsys: pytest.CaptureFixtu
     assert "finetune" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["demo", "probe", "finetune"])
+@pytest.mark.parametrize("name", ["scratch", "probe", "finetune"])
 def test_weights_of_ones_own_stay(
     project: Path, set_params: SetParams, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
