@@ -14,10 +14,10 @@ from meadow.storage import dvc_git
 
 NEXT = """
 Next
-  make serve                               the service on http://localhost:3000, its docs at /docs
-  dvc exp run -S train.finetune.lr=1e-3    try another value; `dvc exp show` compares
-  meadow data import DIR                   your own photos, one folder per class; then
-  meadow recipe probe && dvc repro         a pretrained network on them"""
+  make serve                           the service on http://localhost:3000, its docs at /docs
+  dvc exp run -S train.probe.l2=0.1    try another value; `dvc exp show` compares
+  meadow data import DIR               your own photos, one folder per class; then
+  dvc repro                            the same pipeline on them"""
 
 ROUNDED = """
 Other last digits than the committed ones: another processor rounds differently, and so may other
