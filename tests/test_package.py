@@ -190,6 +190,21 @@ def test_a_photo_of_any_size_that_prepare_takes_is_compared(
     assert package.compare(server.BENTO, tmp_path)[0] == 1
 
 
+def test_the_shell_has_no_say_in_the_stage(
+    in_packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting that no service would start with, a misspelt one, and BentoML's: the same Bento."""
+    before = Path("metrics/package.json").read_bytes()
+    for name in ("MEADOW_QUEUE", "MEADOW_APIKEY", "BENTOML_CONFIG"):
+        monkeypatch.setenv(name, "0")
+    done = subprocess.run(
+        [sys.executable, "-m", "meadow.package"], check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert Path("metrics/package.json").read_bytes() == before
+
+
 def test_the_photos_compared_are_of_all_classes() -> None:
     """Chosen by hash, in turn from each class: of the first by path some classes have none."""
     records = [

@@ -25,6 +25,7 @@ from meadow.errors import MeadowError, run
 from meadow.pipeline import atomic
 from meadow.serving import server
 from meadow.serving.client import Client
+from meadow.serving.settings import without_settings
 
 METRICS = Path("metrics/package.json")
 COMPARED = 200  # test photos at most
@@ -97,8 +98,8 @@ def content_hash(folder: Path) -> str:
 
 
 def build(staged: Path, version: str, home: Path) -> Path:
-    """Run `bentoml build` in a home of its own, without the shell's; return the Bento's folder."""
-    for name in [name for name in os.environ if name.startswith("BENTOML_")]:
+    """Run `bentoml build`, which imports the service, apart from the shell; return the Bento."""
+    for name in os.environ.keys() - without_settings(os.environ).keys():
         del os.environ[name]
     os.environ.update(BENTOML_HOME=str(home), BENTOML_DO_NOT_TRACK="True")
     import bentoml  # it makes its home when it is imported

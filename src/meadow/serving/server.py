@@ -13,7 +13,7 @@ from pathlib import Path
 
 from meadow.errors import MeadowError
 from meadow.pipeline.ports import answers, free_port
-from meadow.serving.settings import PREFIX
+from meadow.serving.settings import without_settings
 
 BENTO = Path("models/bento")
 READY_WITHIN = 60  # seconds; 3 are usual
@@ -40,18 +40,13 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as home, Path(home, "log").open("w+b") as log:
         port = str(free_port())
         name = str(target.resolve()) if isinstance(target, Path) else target
-        shell = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith((PREFIX, "BENTOML_"))
-        }
         # A home of its own: BentoML's is global, and a start wipes the metrics of another.
         bentoml = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
         # Compiled modules beside the Bento's own hold time stamps, and package would keep them.
         bentoml["PYTHONDONTWRITEBYTECODE"] = "1"
         server = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", name, "--host", "127.0.0.1", "--port", port],
-            env=shell | bentoml | settings,
+            env=without_settings(os.environ) | bentoml | settings,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -84,3 +84,13 @@ class Settings(BaseModel):
                 f"{names[field]}={value}: {first['msg']} ({cls.model_fields[field].description})."
                 " docs/serving.md lists the settings."
             ) from None
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without BentoML's names and without settings, known or misspelt."""
+    ours = {name for name in environment if name.startswith(PREFIX)} - {*OTHERS}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in ours and not name.startswith("BENTOML_")
+    }
