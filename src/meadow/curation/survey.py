@@ -118,7 +118,7 @@ class Survey:
             groups[label].add(self.groups[i])
         return [
             f"class {label!r} has {photos[label]} usable photos"
-            + (f", but only {different} different pictures" if different < photos[label] else "")
+            + (f", of which only {different} differ" if different < photos[label] else "")
             for label in sorted({file.label for file in self.files})
             if (different := len(groups[label])) < len(splits.SPLITS)
         ]
