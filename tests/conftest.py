@@ -53,19 +53,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def set_params(project: Path) -> SetParams:
     """Return a function that writes values like `set_params(prepare={"size": 32})`."""
 
-    def merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
-        for key, value in changes.items():
-            if isinstance(value, dict):
-                merge(values[key], value)
-            else:
-                values[key] = value
-
     def write(**sections: dict[str, Any]) -> None:
-        yaml = YAML()
-        values = yaml.load(Path("params.yaml"))
-        for section, keys in sections.items():
-            merge(values.setdefault(section, {}), keys)
-        yaml.dump(values, Path("params.yaml"))
+        recipes.set_params(sections)
 
     return write
 

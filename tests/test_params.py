@@ -86,9 +86,10 @@ def test_an_unknown_key_is_refused_with_the_valid_ones(
     assert f"Known: {key.rpartition('.')[0]}." in str(caught.value)
 
 
-def test_a_misspelt_section_is_refused(set_params: SetParams) -> None:
+def test_a_misspelt_section_is_refused(project: Path) -> None:
     """Its keys would be ignored."""
-    set_params(trian={"seed": 3})
+    with params.PARAMS.open("a") as file:
+        file.write("trian: {seed: 3}\n")
 
     with pytest.raises(MeadowError, match="Did you mean train"):
         params.load()
