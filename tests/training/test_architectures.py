@@ -105,6 +105,16 @@ def test_features_of_timm_have_earlier_blocks_in_them() -> None:
     assert texture.shape == (1, 112)
 
 
+def test_each_part_of_the_features_has_length_1() -> None:
+    """So that no block outweighs another by the scale that its layers happen to have."""
+    network = architectures.build("timm/tf_efficientnet_lite0", NONE, classes=2, size=64, seed=0)
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(0))
+    features, _ = architectures.Features(network).eval()(pixels)
+
+    for part in features.split([1280, 112, 320], dim=1):
+        torch.testing.assert_close(part.norm(dim=1), torch.ones(2))
+
+
 def test_padding_by_the_input_leaves_constants_in_the_graph() -> None:
     """So that quantisation finds the first convolution, and ONNX Runtime merges padding into it."""
     network = architectures.build("timm/tf_efficientnet_lite0", NONE, classes=2, size=65, seed=0)

@@ -61,7 +61,7 @@ def int8(network: ModelProto, photos: Photos) -> ModelProto:
             all_tensors_to_one_file=large,
         )
         model = onnx.load(simplified)
-        excluded = _only_for(model.graph, "texture")
+        excluded = _only_for(model.graph, "texture") + _directions(model.graph)
         onnx_graph.save(model, named)
         quantize_static(
             named,
@@ -168,3 +168,13 @@ def _only_for(graph: GraphProto, output: str) -> list[str]:
     for node in graph.node:
         node.name = node.output[0]
     return [node.name for node in graph.node if node.name not in needed]
+
+
+def _directions(graph: GraphProto) -> list[str]:
+    """Return the nodes that bring features to length 1: 8 bits would lose the small ones."""
+    norms = {node.output[0] for node in graph.node if node.op_type == "ReduceL2"}
+    return [
+        node.name
+        for node in graph.node
+        if node.output[0] == "features" or (node.op_type == "Clip" and node.input[0] in norms)
+    ]
