@@ -35,7 +35,7 @@ def main() -> None:
         probabilities = np.exp(fit(examples).held_out, dtype=np.float64)
         deals.append(metrics.summary(probabilities, photos.targets))
         print(seed, {name: round(value, 4) for name, value in deals[-1].items()}, flush=True)
-    for name in ("accuracy", "log_loss", "brier", "ece"):
+    for name in ("accuracy", "log_loss", "brier", "ece", "share_at_99"):
         values = [deal[name] for deal in deals]
         print(f"{name:10} {np.mean(values):.4f} +- {np.std(values, ddof=1):.4f}")
 

@@ -45,6 +45,7 @@ def evaluate() -> None:
     near = np.array([answer.in_distribution for answer in answers])
     figures = {**metrics.summary(probabilities, targets), "n_test": len(rows)}
     figures |= {**metrics.set_figures(sets, targets), "in_distribution": float(near.mean())}
+    figures |= metrics.answered_figures(probabilities, targets, sets, near)
     others, out_of_fold = cross_validated(ready)
     if others:
         cv = metrics.summary(out_of_fold, ready.targets(others))

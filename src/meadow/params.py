@@ -76,6 +76,7 @@ class Evaluate(Section):
 
     min_accuracy: float = Field(ge=0, le=1)
     max_log_loss: float = Field(gt=0)
+    min_answered_accuracy: float = Field(ge=0, le=1)
 
 
 class Runtime(Section):

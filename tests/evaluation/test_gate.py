@@ -8,8 +8,15 @@ from meadow.evaluation import gate
 from meadow.params import Evaluate
 from meadow.pipeline.manifest import Row
 
-LIMITS = Evaluate(min_accuracy=0.8, max_log_loss=0.5)
-FIGURES = {"accuracy_low": 0.85, "accuracy_high": 0.95, "log_loss": 0.3}
+LIMITS = Evaluate(min_accuracy=0.8, max_log_loss=0.5, min_answered_accuracy=0.8)
+FIGURES = {
+    "accuracy_low": 0.85,
+    "accuracy_high": 0.95,
+    "log_loss": 0.3,
+    "answered_share": 0.9,
+    "answered_accuracy_low": 0.9,
+    "answered_accuracy_high": 0.99,
+}
 TARGETS = np.zeros(80, np.int64)
 
 
@@ -109,7 +116,12 @@ def test_a_released_file_without_labels_does_not_pass() -> None:
 
 @pytest.mark.parametrize(
     ("figures", "failed"),
-    [({"accuracy_low": 0.79}, "min_accuracy 0.8"), ({"log_loss": 0.51}, "max_log_loss is 0.5")],
+    [
+        ({"accuracy_low": 0.79}, "min_accuracy 0.8"),
+        ({"log_loss": 0.51}, "max_log_loss is 0.5"),
+        ({"answered_accuracy_low": 0.79}, "min_answered_accuracy 0.8"),
+        ({"answered_share": 0.0}, "no test photo is answered"),
+    ],
 )
 def test_each_limit_fails_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: dict[str, float], failed: str

@@ -117,6 +117,7 @@ def test_the_summary_is_complete() -> None:
         "auroc",
         "macro_recall",
         "worst_recall",
+        "share_at_99",
     ]
 
 
@@ -148,6 +149,43 @@ def test_each_class_has_its_recall_with_an_interval() -> None:
     assert table[1]["recall_low"] == pytest.approx(0)
     assert 0.2 < table[1]["recall_high"] < 0.4
     assert table[0]["precision"] == 0.9
+
+
+def test_only_one_class_in_distribution_is_an_answer() -> None:
+    """Not two classes, not none, and not a photo of something else; a wrong answer counts."""
+    p = np.array([[0.9, 0.1]] * 5)
+    sets = np.array([[True, False], [True, False], [True, True], [False, False], [True, False]])
+    near = np.array([True, True, True, True, False])
+    figures = metrics.answered_figures(p, np.array([0, 1, 0, 0, 0]), sets, near)
+
+    assert figures["answered_share"] == 2 / 5
+    assert figures["answered_accuracy"] == 1 / 2
+    assert figures["answered_accuracy_low"] == metrics.wilson(1, 2)[0]
+
+
+def test_without_an_answer_the_accuracy_is_unknown() -> None:
+    """0, between 0 and 1, and no division by zero."""
+    none = np.zeros((3, 2), bool)
+    figures = metrics.answered_figures(np.eye(2)[[0, 1, 0]], np.zeros(3, int), none, ~none[:, 0])
+
+    assert [figures[f"answered_accuracy{end}"] for end in ("", "_low", "_high")] == [0, 0, 1]
+
+
+def test_an_empty_set_is_not_coverage() -> None:
+    """The true class is not in it, so it counts against the share that was promised."""
+    sets = np.array([[True, False], [False, False]])
+
+    assert metrics.set_figures(sets, np.array([0, 0]))["set_coverage"] == 0.5
+
+
+def test_the_share_at_an_accuracy_is_the_largest() -> None:
+    """100 sure ones with one mistake among the last, then mistakes: all but those."""
+    confidence = np.linspace(0.99, 0.6, 104)
+    p = np.stack([confidence, 1 - confidence], axis=1)
+    targets = np.array([0] * 50 + [1] + [0] * 49 + [1] * 4)
+
+    assert metrics.share_at_accuracy(p, targets, 0.99) == 100 / 104
+    assert metrics.share_at_accuracy(p[100:], targets[100:], 0.99) == 0
 
 
 def test_abstention_is_judged_on_the_surest() -> None:

@@ -72,15 +72,14 @@ def reliability(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
 
 def abstention(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
     """Return the accuracy on the surest photos alone, for 5 % to 100 % of them answered."""
-    order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    correct = np.cumsum((probabilities.argmax(axis=1) == targets)[order])
+    correct = _correct_among_surest(probabilities, targets)
     points = []
     for percent in range(5, 101, 5):
-        n = -(-len(order) * percent // 100)
+        n = -(-len(correct) * percent // 100)
         low, high = wilson(int(correct[n - 1]), n)
         points.append(
             {
-                "answered": n / len(order),
+                "answered": n / len(correct),
                 "accuracy": float(correct[n - 1] / n),
                 "accuracy_low": low,
                 "accuracy_high": high,
@@ -156,6 +155,50 @@ def set_figures(sets: NDArray[np.bool_], targets: Ints) -> dict[str, float]:
     }
 
 
+def answered_figures(
+    probabilities: Floats, targets: Ints, sets: NDArray[np.bool_], near: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Return the share of photos that are answered, and the accuracy on those.
+
+    A photo is answered where exactly one class is in its prediction set and it is in distribution;
+    a person is to be asked about the others. The accuracy is 0 where none is answered.
+
+    Args:
+        probabilities: (n, classes).
+        targets: class index, (n,).
+        sets: classes in each prediction set, (n, classes).
+        near: whether each photo is in distribution, (n,).
+
+    """
+    answered = (sets.sum(axis=1) == 1) & near
+    n = int(answered.sum())
+    correct = int((probabilities.argmax(axis=1) == targets)[answered].sum())
+    share_low, share_high = wilson(n, len(targets))
+    low, high = wilson(correct, n)
+    return {
+        "answered_share": n / len(targets),
+        "answered_share_low": share_low,
+        "answered_share_high": share_high,
+        "answered_accuracy": correct / max(n, 1),
+        "answered_accuracy_low": low,
+        "answered_accuracy_high": high,
+    }
+
+
+def share_at_accuracy(probabilities: Floats, targets: Ints, accuracy: float) -> float:
+    """Return the largest share of photos, the most confident first, with at least this accuracy."""
+    correct = _correct_among_surest(probabilities, targets)
+    n = np.arange(1, len(correct) + 1)
+    return float(np.max(n * (correct >= accuracy * n)) / len(correct))
+
+
+def _correct_among_surest(probabilities: Floats, targets: Ints) -> Ints:
+    """Return how many of the 1 to n most confident answers are correct, (n,)."""
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    correct: Ints = np.cumsum((probabilities.argmax(axis=1) == targets)[order])
+    return correct
+
+
 def summary(probabilities: Floats, targets: Ints) -> dict[str, float | int]:
     """Return all figures of one set of answers."""
     correct = probabilities.argmax(axis=1) == targets
@@ -173,6 +216,7 @@ def summary(probabilities: Floats, targets: Ints) -> dict[str, float | int]:
         "auroc": auroc(probabilities.ravel(), truth.ravel()),
         "macro_recall": sum(recalls) / len(recalls),
         "worst_recall": min(recalls),
+        "share_at_99": share_at_accuracy(probabilities, targets, 0.99),
     }
     if probabilities.shape[1] > TOP:
         top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]

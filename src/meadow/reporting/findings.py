@@ -33,6 +33,9 @@ MEASURED = [
     ("calibration error", "ece", ".3f"),
     ("prediction set holds the true class", "set_coverage", ".1%"),
     ("in distribution", "in_distribution", ".1%"),
+    ("answered: one class in the set, in distribution", "answered_share", ".1%"),
+    ("accuracy of what is answered", "answered_accuracy", ".1%"),
+    ("share answered at 99 % right, cross-validated", "cv_share_at_99", ".1%"),
 ]
 
 
