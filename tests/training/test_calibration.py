@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from meadow.training.calibration import calibrate, log_softmax
+from meadow.training.calibration import calibrate, cross_fitted, log_softmax
 
 
 @pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
@@ -28,3 +28,28 @@ def test_log_probabilities_of_sure_answers_stay_finite() -> None:
 
     assert np.isfinite(log_p).all()
     assert np.exp(log_p).sum(axis=1) == pytest.approx(1)
+
+
+def test_a_photo_does_not_choose_the_epoch_that_it_is_judged_by() -> None:
+    """Of two epochs each is sure and right on one fold, and wrong on the other."""
+    sure = np.where(np.eye(2)[[0, 1, 0, 1]] > 0, 3.0, -3.0)
+    first = sure * [[1], [1], [-1], [-1]]
+    log_p = cross_fitted(np.stack([first, -first]), np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]))
+
+    assert (np.exp(log_p)[range(4), [0, 1, 0, 1]] < 0.5).all()
+
+
+def test_what_was_cross_fitted_looks_no_surer_than_new_photos() -> None:
+    """Of 40 epochs that learned nothing the best seems to know something; cross-fitted, nothing."""
+    rng = np.random.default_rng(0)
+    seeming, held_out = [], []
+    for _ in range(50):
+        logits, targets = rng.normal(size=(40, 30, 2)), rng.integers(0, 2, 30)
+        losses = [-log_softmax(epoch)[range(30), targets].mean() for epoch in logits]
+        best = logits[np.argmin(losses)]
+        calibrated = log_softmax(best / calibrate(best, targets))
+        seeming.append(-calibrated[range(30), targets].mean())
+        log_p = cross_fitted(logits, targets, np.arange(30) % 5)
+        held_out.append(-log_p[range(30), targets].mean())
+
+    assert np.mean(seeming) < 0.66 < np.log(2) <= np.mean(held_out)

@@ -67,3 +67,18 @@ def test_a_photo_is_not_compared_with_its_own_group() -> None:
 def test_a_handful_of_photos_is_enough_to_build_it() -> None:
     """Three photos have two neighbours each."""
     assert out_of_distribution.fit(photos(3), photos(3), ["a", "b", "c"], 0.95).k == 2
+
+
+def test_photos_that_the_network_was_trained_on_set_no_threshold() -> None:
+    """They lie closer than new ones do."""
+    rng = np.random.default_rng(0)
+    learned = rng.normal(size=(1, 8)) + 0.01 * rng.normal(size=(90, 8))
+    new = rng.normal(size=(10, 8))
+    points = np.concatenate([learned, new]).astype(np.float32)
+    groups = [str(i) for i in range(100)]
+    of_all, of_new = (
+        out_of_distribution.fit(points, points, groups, 0.5, unseen=unseen).threshold
+        for unseen in (0, 90)
+    )
+
+    assert of_new > 10 * of_all

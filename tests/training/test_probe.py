@@ -48,7 +48,7 @@ def test_it_is_the_penalised_regression_of_scikit_learn(
     centred = logits - logits.mean(axis=1, keepdims=True)
     assert centred == pytest.approx(oracle(np.full(120, True)), abs=1e-3)
 
-    fold = folds(data, probe.FOLDS)
+    fold = folds(data.groups, data.targets, probe.FOLDS)
     judged = np.stack([oracle(fold != k) for k in range(probe.FOLDS)])[fold, np.arange(120)]
     for k in range(probe.FOLDS):
         temperature = calibrate(judged[fold != k], data.targets[fold != k])
@@ -113,7 +113,7 @@ def test_a_group_is_judged_by_a_head_that_never_saw_it(
 def test_nested_cross_validation_chooses_without_the_photos_it_judges() -> None:
     """A fold's probabilities are those of a head fitted where its photos do not exist."""
     data = examples()
-    outer = folds(data, probe.FOLDS)
+    outer = folds(data.groups, data.targets, probe.FOLDS)
     held, rest = np.flatnonzero(outer == 2), np.flatnonzero(outer != 2)
     changed = data.features.copy()
     changed[held[1:]] = np.random.default_rng(5).normal(size=changed[held[1:]].shape)
@@ -127,7 +127,7 @@ def test_nested_cross_validation_chooses_without_the_photos_it_judges() -> None:
 def test_folds_are_even_within_each_class() -> None:
     """A fold without a class could not be judged on it."""
     data = examples(n=103)
-    fold = folds(data, 5)
+    fold = folds(data.groups, data.targets, 5)
 
     for target in range(data.classes):
         sizes = np.bincount(fold[data.targets == target], minlength=5)

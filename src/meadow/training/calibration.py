@@ -26,6 +26,31 @@ def calibrate(logits: NDArray[Any], targets: Ints) -> float:
     return float(np.exp((cold + hot) / 2))
 
 
+def cross_fitted(logits: NDArray[Any], targets: Ints, fold: Ints) -> NDArray[Any]:
+    """Return log-probabilities of photos that chose neither the epoch nor the temperature.
+
+    Photos that choose both look surer than new ones. So each fold has the epoch and the temperature
+    that the other folds choose.
+
+    Args:
+        logits: after each epoch, (epochs, n, classes).
+        targets: class index, (n,).
+        fold: of each photo, (n,); two folds at least.
+
+    Returns:
+        (n, classes).
+
+    """
+    log_p = np.empty(logits.shape[1:])
+    truth = np.arange(len(targets))
+    losses = np.stack([-log_softmax(epoch.astype(np.float64))[truth, targets] for epoch in logits])
+    for part in range(fold.max() + 1):
+        inside = fold == part
+        best = logits[losses[:, ~inside].mean(axis=1).argmin()].astype(np.float64)
+        log_p[inside] = log_softmax(best[inside] / calibrate(best[~inside], targets[~inside]))
+    return log_p
+
+
 def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """Return the logarithm of the probabilities that logits, (n, classes), stand for."""
     log_p: NDArray[Any] = logits - logits.max(axis=1, keepdims=True)

@@ -35,6 +35,7 @@ class State:
 
     Attributes:
         history: figures of each epoch.
+        val_logits: of the val photos after each epoch, (n, classes) each.
         best: number of the best epoch.
         best_weights: state of the network after it.
         weights: state of the network.
@@ -43,6 +44,7 @@ class State:
     """
 
     history: list[dict[str, float]]
+    val_logits: list[Tensor]
     best: int
     best_weights: dict[str, Tensor]
     weights: dict[str, Tensor]
@@ -59,7 +61,7 @@ def finetune(
     checkpoint: Path,
     workers: int,
     log: Log,
-) -> tuple[int, dict[str, float]]:
+) -> tuple[int, dict[str, float], NDArray[np.float32]]:
     """Train; leave the network with the weights of the epoch with the least val log-loss.
 
     Args:
@@ -73,14 +75,15 @@ def finetune(
         log: gets the figures of each epoch, on a resume also those of the epochs before.
 
     Returns:
-        The number of that epoch, and its figures.
+        The number of that epoch, its figures, and the logits of the val photos after each epoch,
+        (epochs, n, classes).
 
     Raises:
         MeadowError: the loss is not finite any more.
 
     """
     optimizer = _optimizer(network, p)
-    state = State([], 0, {}, {}, {})
+    state = State([], [], 0, {}, {}, {})
     if checkpoint.exists():
         state = State(**torch.load(checkpoint, weights_only=True))
         network.load_state_dict(state.weights)
@@ -112,11 +115,12 @@ def finetune(
         if all(figures["val/log_loss"] < before["val/log_loss"] for before in state.history):
             state.best, state.best_weights = epoch, weights
         state.history.append(figures)
+        state.val_logits.append(logits)
         state.weights, state.optimizer = weights, optimizer.state_dict()
         with cache.writing(checkpoint) as part:
             torch.save(vars(state), part)
     network.load_state_dict(state.best_weights)
-    return state.best, state.history[state.best]
+    return state.best, state.history[state.best], torch.stack(state.val_logits).numpy()
 
 
 def checkpoint(p: Train, weights: Weights, ready: Prepared) -> Path:

@@ -15,7 +15,7 @@ from meadow.inference import conformal
 from meadow.params import Train
 from meadow.pipeline.manifest import Prepared
 from meadow.training import features, onnx_graph, out_of_distribution, probe, quantization
-from meadow.training.calibration import calibrate, log_softmax
+from meadow.training.calibration import calibrate, cross_fitted
 from meadow.training.out_of_distribution import Neighbours
 from meadow.training.weights import Weights
 
@@ -100,7 +100,10 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
 
 
 def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
-    """Train all layers on the train photos; the val photos choose the epoch."""
+    """Train all layers on the train photos; the val photos choose the epoch.
+
+    They also set the thresholds, each photo by an epoch and a temperature that it did not choose.
+    """
     # PyTorch, which they import, takes longer than all the rest of a probe on cached features.
     from meadow.training import architectures, finetune, onnx_export
 
@@ -110,26 +113,28 @@ def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, lo
     onnx_export.exported(served, size=size, outputs=outputs)  # if it must fail, before training
     train, val = ready.photos("train"), ready.photos("val")
     checkpoint = finetune.checkpoint(p, weights, ready)
-    epoch, figures = finetune.finetune(
+    epoch, figures, val_logits = finetune.finetune(
         network, train, val, p.finetune, p.seed, checkpoint=checkpoint, workers=workers, log=log
     )
     graph = onnx_export.exported(served, size=size, outputs=outputs)
     if p.precision == "int8":
         graph = quantization.int8(graph, quantization.sample(train))
     all_logits, vectors, texture = features.computed(graph, [train, val], outputs, workers=workers)
-    logits = all_logits[len(train.rows) :].astype(np.float64)
-    temperature = calibrate(logits, val.targets)
+    val_logits[epoch] = all_logits[len(train.rows) :]  # those of the network that is served
+    temperature = calibrate(val_logits[epoch].astype(np.float64), val.targets)
     groups = [row.group for row in [*train.rows, *val.rows]]
+    fold = probe.folds(groups[len(train.rows) :], val.targets, probe.FOLDS)
+    held_out = cross_fitted(val_logits, val.targets, fold)
     checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     return Trained(
         network=onnx_graph.with_temperature(graph, temperature, classes),
         tensors={name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
         about={"epoch": epoch, "temperature": round(temperature, 6)},
         figures=figures,
-        neighbours=out_of_distribution.fit(vectors, texture, groups, p.coverage),
-        set_threshold=conformal.threshold(
-            np.exp(log_softmax(logits / temperature)), val.targets, p.coverage
+        neighbours=out_of_distribution.fit(
+            vectors, texture, groups, p.coverage, unseen=len(train.rows)
         ),
+        set_threshold=conformal.threshold(np.exp(held_out), val.targets, p.coverage),
     )
 
 

@@ -44,8 +44,10 @@ class Neighbours:
     threshold: float
 
 
-def fit(features: Vectors, texture: Vectors, groups: Sequence[str], coverage: float) -> Neighbours:
-    """Choose the reference, and the threshold that the share `coverage` of its photos passes.
+def fit(
+    features: Vectors, texture: Vectors, groups: Sequence[str], coverage: float, unseen: int = 0
+) -> Neighbours:
+    """Choose the reference, and the threshold that the share `coverage` of photos passes.
 
     Each photo is judged without its own group of near-duplicates, as a new photo will be.
 
@@ -54,6 +56,8 @@ def fit(features: Vectors, texture: Vectors, groups: Sequence[str], coverage: fl
         texture: (n, t).
         groups: content key of each photo's group, n.
         coverage: share of photos like these that are to pass.
+        unseen: the photos from this place on set the threshold: those that the network was not
+            trained on. A frozen network was trained on none.
 
     """
     mean = texture.mean(axis=0)
@@ -68,7 +72,7 @@ def fit(features: Vectors, texture: Vectors, groups: Sequence[str], coverage: fl
     with threadpool_limits(1):
         distances = [
             _distance(squares - 2 * reference @ point + point @ point, reference_groups != group, k)
-            for point, group in zip(points, groups, strict=True)
+            for point, group in zip(points[unseen:], groups[unseen:], strict=True)
         ]
     threshold = float(np.quantile(distances, coverage, method="higher"))
     return Neighbours(reference, mean, scale, k, threshold)

@@ -76,9 +76,10 @@ def fit(examples: Examples, l2: float | None = None, *, workers: int = 0) -> Hea
     from the others, and so, in nested cross-validation, does the penalty. From `NESTED` photos on
     one penalty is chosen for all folds.
     """
-    fold = folds(examples, FOLDS)
+    fold = folds(examples.groups, examples.targets, FOLDS)
     order = np.argsort(fold, kind="stable")
-    fold, inner = fold[order], folds(examples, FOLDS, salt="inner")[order]
+    inner = folds(examples.groups, examples.targets, FOLDS, salt="inner")[order]
+    fold = fold[order]
     with (
         threadpool_limits(1),
         ThreadPoolExecutor(cores(workers)) as pool,
@@ -105,13 +106,13 @@ def fit(examples: Examples, l2: float | None = None, *, workers: int = 0) -> Hea
     return Head(weight, bias, chosen.l2, chosen.temperature, chosen.log_loss, held_out)
 
 
-def folds(examples: Examples, k: int, salt: str = "") -> Ints:
+def folds(groups: Sequence[str], targets: Ints, k: int, salt: str = "") -> Ints:
     """Deal the groups of each class to k folds, in the order of their content's hash: (n,)."""
-    place = {group: hash_fraction(f"{salt}{group}", k) for group in examples.groups}
-    label = dict(zip(examples.groups, examples.targets, strict=True))
+    place = {group: hash_fraction(f"{salt}{group}", k) for group in groups}
+    label = dict(zip(groups, targets, strict=True))
     order = sorted(place, key=lambda group: (label[group], place[group]))
     fold = {group: i % k for i, group in enumerate(order)}
-    return np.array([fold[group] for group in examples.groups], np.int64)
+    return np.array([fold[group] for group in groups], np.int64)
 
 
 @dataclass(frozen=True)
