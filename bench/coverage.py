@@ -7,26 +7,23 @@ tell 0.93 from 0.97. Run in a copy of a project, whose params.yaml and outs it c
 """
 
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 
 from meadow.evaluate import evaluate
+from meadow.experiments import recipes
 from meadow.pipeline import provenance
 from meadow.prepare import prepare
 from meadow.train import train
 
 SEEDS = 20
-PARAMS = Path("params.yaml")
 
 
 def main() -> None:
     """Print the figures of each split, and their mean with its standard error."""
     splits = []
     for seed in range(SEEDS):
-        text = PARAMS.read_text("utf-8")  # the first seed of the file is prepare's
-        PARAMS.write_text(re.sub(r"(?m)^  seed: \d+", f"  seed: {seed}", text, count=1), "utf-8")
+        recipes.set_params({"prepare": {"seed": seed}})
         prepare()
         train()
         evaluate()

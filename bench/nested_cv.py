@@ -37,7 +37,7 @@ def main() -> None:
         print(seed, {name: round(value, 4) for name, value in deals[-1].items()}, flush=True)
     for name in ("accuracy", "log_loss", "brier", "ece", "share_at_99"):
         values = [deal[name] for deal in deals]
-        print(f"{name:10} {np.mean(values):.4f} +- {np.std(values, ddof=1):.4f}")
+        print(f"{name:12} {np.mean(values):.4f} +- {np.std(values, ddof=1):.4f}")
 
 
 def everything(ready: manifest.Prepared) -> Photos:

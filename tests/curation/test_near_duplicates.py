@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from threadpoolctl import threadpool_limits
 from tools import PHOTOS
 
 from meadow.curation import near_duplicates
@@ -186,12 +187,11 @@ def test_the_threads_cannot_change_the_result(
     mixed: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BLAS threads add in another order, which is exact as well."""
-    limits = pytest.importorskip("threadpoolctl").threadpool_limits
     monkeypatch.setattr(near_duplicates, "BLOCK", 500)  # large enough for BLAS to share the work
 
-    with limits(1):
+    with threadpool_limits(1):
         one = near_duplicates.near_duplicates(mixed)
-    with limits(2):
+    with threadpool_limits(2):
         two = near_duplicates.near_duplicates(mixed)
 
     assert one == two

@@ -120,7 +120,10 @@ def test_a_released_file_without_labels_does_not_pass() -> None:
         ({"accuracy_low": 0.79}, "min_accuracy 0.8"),
         ({"log_loss": 0.51}, "max_log_loss is 0.5"),
         ({"answered_accuracy_low": 0.79}, "min_answered_accuracy 0.8"),
-        ({"answered_share": 0.0}, "no test photo is answered"),
+        (
+            {"answered_share": 0.0, "answered_accuracy_low": 0.0},
+            "0.0% of the test photos are answered",
+        ),
     ],
 )
 def test_each_limit_fails_in_words(

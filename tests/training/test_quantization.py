@@ -63,6 +63,18 @@ def test_a_network_in_int8_says_nearly_the_same_in_a_third_of_the_bytes(
         assert np.linalg.norm(served - wanted) < 0.1 * np.linalg.norm(wanted)
 
 
+def test_features_in_int8_have_length_1_to_the_last_bit(tmp_path: Path) -> None:
+    """What follows the norm stays in float32: 8 bits would lose the small ones of 1,280 numbers."""
+    seen = photos(4)
+    features, _ = run(
+        quantization.int8(network("timm/tf_efficientnet_lite0"), seen), tmp_path, seen.pixels
+    )
+
+    for part in np.split(features, [1280, 1280 + 112], axis=1):
+        assert np.linalg.norm(part, axis=1) == pytest.approx(1, abs=1e-5)
+        assert len(np.unique(part)) > 256
+
+
 class Start(nn.Module):
     """A network that is one convolution, and looks at the pixels themselves too if `twice`."""
 

@@ -161,7 +161,8 @@ def answered_figures(
     """Return the share of photos that are answered, and the accuracy on those.
 
     A photo is answered where exactly one class is in its prediction set and it is in distribution;
-    a person is to be asked about the others. The accuracy is 0 where none is answered.
+    a person is to be asked about the others. Where none is answered, the accuracy lies between 0
+    and 1, and has no value.
 
     Args:
         probabilities: (n, classes).
@@ -179,7 +180,7 @@ def answered_figures(
         "answered_share": n / len(targets),
         "answered_share_low": share_low,
         "answered_share_high": share_high,
-        "answered_accuracy": correct / max(n, 1),
+        **({"answered_accuracy": correct / n} if n else {}),
         "answered_accuracy_low": low,
         "answered_accuracy_high": high,
     }

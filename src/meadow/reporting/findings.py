@@ -35,7 +35,7 @@ MEASURED = [
     ("in distribution", "in_distribution", ".1%"),
     ("answered: one class in the set, in distribution", "answered_share", ".1%"),
     ("accuracy of what is answered", "answered_accuracy", ".1%"),
-    ("share answered at 99 % right, cross-validated", "cv_share_at_99", ".1%"),
+    ("most confident photos with 99 % accuracy, cross-validated", "cv_share_at_99", ".1%"),
 ]
 
 
