@@ -45,6 +45,10 @@ TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
         lambda: shutil.which("node") and (MODULES / "axe-core").is_dir(),
     ),
     "Go": ("https://go.dev/dl", lambda: shutil.which("go")),
+    "Prometheus": (
+        "apt-get install prometheus prometheus-alertmanager",
+        lambda: shutil.which("promtool") and shutil.which("prometheus-alertmanager"),
+    ),
     "mount namespaces": ("unshare --mount, by root or with user namespaces", _namespaces),
     "network namespaces": (
         "apt-get install iproute2; unshare --net, by root or with user namespaces",

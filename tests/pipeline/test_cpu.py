@@ -27,13 +27,24 @@ def test_the_lesser_of_cores_and_quota_counts(
         assert cpu.cores() == cores
 
 
-def test_quotas_of_all_groups_above_are_read(tmp_path: Path) -> None:
-    """A part of a core counts as one; "max" is no limit; version 1 and macOS have no such files."""
+def test_settings_of_all_groups_above_are_read(tmp_path: Path) -> None:
+    """Version 1 and macOS have no such files."""
     (tmp_path / "cgroup").write_text("0::/user/job\n")
     for group, quota in (("", "max 100000"), ("user", "250000 100000"), ("user/job", "50000 1000")):
         (tmp_path / "root" / group).mkdir(exist_ok=True)
         (tmp_path / "root" / group / "cpu.max").write_text(quota)
 
-    assert cpu._quotas(tmp_path / "root", tmp_path / "cgroup") == [50, 3]
-    assert cpu._quotas(tmp_path / "root", tmp_path / "absent") == []
-    assert cpu._quotas(tmp_path / "absent", tmp_path / "cgroup") == []
+    def read(root: str, membership: str) -> list[str]:
+        return cpu.group_settings("cpu.max", tmp_path / root, tmp_path / membership)
+
+    assert read("root", "cgroup") == ["50000 1000", "250000 100000", "max 100000"]
+    assert read("root", "absent") == ["max 100000"]
+    assert read("absent", "cgroup") == []
+
+
+def test_a_part_of_a_core_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And "max" is no limit."""
+    texts = ["50000 1000", "250000 100000\n", "max 100000"]
+    monkeypatch.setattr(cpu, "group_settings", lambda _: texts)
+
+    assert cpu._quotas() == [50, 3]

@@ -1,6 +1,7 @@
-"""How many threads to start."""
+"""How many threads to start, and other limits that control groups set."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -17,21 +18,27 @@ def cores(workers: int = 0) -> int:
     return max(1, min([usable, *_quotas()]))
 
 
-def _quotas(
-    root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
-) -> list[int]:
-    """Return the cores, rounded up, that this process's control group and those above it allow."""
+def group_settings(
+    name: str, root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> list[str]:
+    """Return what the files `name`, such as cpu.max, of this process's control groups say.
+
+    The process's own comes first, then those above it; of version 2 alone.
+    """
     try:
         group = membership.read_text("utf-8").strip().rpartition("0::/")[2]
     except OSError:
         group = ""
-    quotas = []
+    texts = []
     for folder in [root / group, *(root / group).parents]:
-        try:
-            quota, period = (folder / "cpu.max").read_text("ascii").split()
-            quotas.append(-(-int(quota) // int(period)))
-        except (OSError, ValueError):  # no such group, or "max"
-            pass
+        with suppress(OSError):  # no such group
+            texts.append((folder / name).read_text("ascii"))
         if folder == root:
             break
-    return quotas
+    return texts
+
+
+def _quotas() -> list[int]:
+    """Return the cores, rounded up, that this process's control group and those above it allow."""
+    limits = [text.split() for text in group_settings("cpu.max")]
+    return [-(-int(quota) // int(period)) for quota, period in limits if quota != "max"]

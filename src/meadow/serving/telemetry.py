@@ -6,6 +6,7 @@ through a bounded queue to a thread, and what does not fit is counted and droppe
 
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ KEPT = 5  # files of events
 WAITING = 10_000  # lines
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = tuple(tenth / 10 for tenth in range(1, 11))
+DISTANCES = tuple(tenth / 10 for tenth in range(1, 21))
 
 
 class Telemetry:
@@ -53,6 +55,9 @@ class Telemetry:
         predicted = Counter("meadow_predictions", "Answers by class", ["label"])
         self.predicted = [predicted.labels(name) for name in classes]
         self.confidence = Histogram("meadow_confidence", "Of the answers", buckets=SHARES)
+        self.distance = Histogram(
+            "meadow_distance", "To what was learned from, of the answers", buckets=DISTANCES
+        )
         self.unlike = Counter("meadow_out_of_distribution", "Answers to photos of something else")
         self.dropped = Counter("meadow_log_dropped", "Lines that were not written")
         info = Gauge("meadow_model_info", "Model", ["version"], multiprocess_mode="livemax")
@@ -94,6 +99,7 @@ class Telemetry:
         answer = classified.answer
         self.predicted[answer.best].inc()
         self.confidence.observe(float(answer.probabilities[answer.best]))
+        self.distance.observe(answer.distance)
         if not answer.in_distribution:
             self.unlike.inc()
         if self.events:
@@ -118,8 +124,11 @@ def exposition() -> tuple[bytes, str]:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
+    from meadow.serving.memory import Memory
+
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(Memory(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
