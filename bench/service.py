@@ -47,8 +47,8 @@ from PIL import Image
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import atomic, cache, image
 from meadow.serving import server
+from meadow.storage import go_tools
 
-VEGETA = "github.com/tsenart/vegeta/v12@v12.12.0"
 RIVALS = Path(__file__).parent / "rivals"
 OURS, TORCH, ONNX = "Meadow", "FastAPI + PyTorch", "FastAPI + ONNX Runtime"
 CORES = os.cpu_count() or 1
@@ -141,16 +141,6 @@ def rival(name: str, app: str, workers: int = 1) -> Iterator[Server]:
         process.wait()
 
 
-def vegeta() -> Path:
-    """Return the load generator; Go builds it the first time."""
-    folder = cache.folder("vegeta") / VEGETA.rpartition("@")[2]
-    if not folder.exists():
-        with atomic.whole(folder) as part:
-            env = {**os.environ, "GOBIN": str(part.resolve()), "CGO_ENABLED": "0"}
-            subprocess.run(["go", "install", VEGETA], env=env, check=True)
-    return folder / "vegeta"
-
-
 def attack(
     server: Server, bodies: list[bytes], seconds: float, *, connections: int = 0, rate: int = 0
 ) -> Load:
@@ -176,7 +166,7 @@ def attack(
                     "body": base64.b64encode(start + body + b"\r\n--b--\r\n").decode(),
                 }
                 file.write(json.dumps(target) + "\n")
-        command = [str(vegeta()), "attack", "-format=json", f"-targets={targets}",
+        command = [str(go_tools.binary("vegeta")), "attack", "-format=json", f"-targets={targets}",
                    f"-duration={seconds}s", f"-rate={rate}", "-max-body=0",
                    f"-output={results}"]  # fmt: skip
         if connections:
@@ -184,7 +174,7 @@ def attack(
         before = _children()
         subprocess.run(command, check=True)
         spent = _children() - before
-        encode = [str(vegeta()), "encode", "-to=csv", str(results)]
+        encode = [str(go_tools.binary("vegeta")), "encode", "-to=csv", str(results)]
         text = subprocess.run(encode, check=True, capture_output=True, text=True).stdout
     rows = sorted((int(row[0]), int(row[2]), int(row[1])) for row in csv.reader(io.StringIO(text)))
     sent, latency, status = np.array(rows).T

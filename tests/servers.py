@@ -22,7 +22,7 @@ from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from tools import need
 
-from meadow.storage import minio_server
+from meadow.storage import go_tools
 
 KEY, SECRET = "meadow-test", "of-a-server-that-ends-with-the-test"
 BUCKET = "meadow"
@@ -55,7 +55,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, or start it again, and wait until it answers."""
-        command = [str(minio_server.binary()), "server", "--quiet", "--address", self.address]
+        command = [str(go_tools.binary("minio")), "server", "--quiet", "--address", self.address]
         if self.certificates:
             command += ["--certs-dir", str(self.certificates)]
         self.process = subprocess.Popen(

@@ -12,13 +12,10 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from meadow.errors import MeadowError
-from meadow.pipeline import atomic, cache
 from meadow.pipeline.ports import answers, free_port, on_loopback
-from meadow.storage import local_config
+from meadow.storage import go_tools, local_config
 from meadow.storage.s3_remote import Remote
 
-MODULE = "github.com/minio/minio"
-VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"  # of the Go module; MinIO publishes no binaries
 FOLDER = Path(".minio")
 LOCK, LOG, DATA = FOLDER / "lock", FOLDER / "server.log", FOLDER / "data"
 COMPOSE = "deploy/compose.yaml"
@@ -45,7 +42,7 @@ def start() -> None:
     else:
         print(f"{store.endpoint} is up, with bucket {store.bucket!r}.")
         return
-    program = None if _docker() else binary()
+    program = None if _docker() else _binary()
     FOLDER.mkdir(exist_ok=True)
     with LOCK.open("a+") as lock:
         if not _locked(lock):
@@ -99,29 +96,14 @@ def stop() -> None:
     print("MinIO is stopped; its data stay.")
 
 
-def binary() -> Path:
-    """Return MinIO's binary, built by Go where the cache does not hold it.
-
-    Raises:
-        MeadowError: no Go, or it fails.
-
-    """
-    path = cache.folder("minio") / VERSION / "minio"
-    with path.parents[1].joinpath("lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another project may be building it
-        if path.exists():
-            return path
-        if not shutil.which("go"):
-            raise MeadowError(
-                "there is neither Docker nor Go to bring up a MinIO server. Install one"
-                " (https://go.dev/dl), or use any S3 server: `dvc remote modify minio endpointurl"
-                " URL`."
-            )
-        print(f"Go builds MinIO {VERSION}: a few minutes, once.", flush=True)
-        with atomic.whole(path.parent) as part:
-            install = ["go", "install", f"{MODULE}@{VERSION}"]
-            _run(install, GOBIN=str(part.resolve()), CGO_ENABLED="0")
-    return path
+def _binary() -> Path:
+    if not shutil.which("go"):
+        raise MeadowError(
+            "there is neither Docker nor Go to bring up a MinIO server. Install one"
+            " (https://go.dev/dl), or use any S3 server: `dvc remote modify minio endpointurl"
+            " URL`."
+        )
+    return go_tools.binary("minio")
 
 
 def _keys(store: Remote) -> dict[str, str]:
