@@ -1,4 +1,7 @@
-"""The Dockerfile, where there is no Docker: linted, and its steps run in a fresh environment."""
+"""The Dockerfile, where there is no Docker: linted, and its steps run in a fresh environment.
+
+What `bentoml containerize` gives to Docker is looked at too, and served.
+"""
 
 import json
 import os
@@ -15,11 +18,12 @@ from pathlib import Path
 import pytest
 from tools import NAMESPACE
 
-from meadow.pipeline.ports import free_port
+from meadow.pipeline.ports import answers, free_port
 from meadow.serving import server
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "deploy/Dockerfile"
+SERVING = (ROOT / "docs/serving.md").read_text("utf-8")
 TEXT = re.sub(r"^#.*\n", "", FILE.read_text(), flags=re.MULTILINE).replace("\\\n", "")
 STEPS = [line.partition(" ")[::2] for line in TEXT.splitlines() if line]
 LARGEST = 300  # MB
@@ -133,3 +137,51 @@ def test_it_serves_as_nobody_with_a_read_only_root(image: Path, tmp_path: Path) 
     finally:
         process.terminate()
         assert process.wait(30) in (0, -15), log.read_text()[-3000:]
+
+
+DOCKER = """#!/bin/sh
+case "$*" in *version*) echo 27.0.0 ;; *build*) cp -r . "$IMAGE" ;; esac
+"""
+
+
+@pytest.mark.slow
+def test_what_bentoml_containerize_hands_to_docker_serves(packaged: Path, tmp_path: Path) -> None:
+    """By the commands of docs/serving.md: the Dockerfile copies the Bento and all its packages."""
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    port, image = free_port(), tmp_path / "image"
+    environment = {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin",
+        "BENTOML_HOME": str(tmp_path / "home"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "IMAGE": str(image),
+        "BENTO_PATH": str(image),
+        "PORT": str(port),
+    }
+    for command in (
+        "tar -C models/bento -cJf meadow.bento .",
+        "bentoml import meadow.bento",
+        "bentoml containerize photo_classifier",
+    ):
+        assert command in SERVING
+        command = command.replace("meadow.bento", str(tmp_path / "meadow.bento"))
+        subprocess.run(shlex.split(command), cwd=packaged, env=environment, check=True)
+    recipe = (image / "env/docker/Dockerfile").read_text()
+    needed = (image / "env/python/requirements.txt").read_text()
+
+    assert "COPY --chown=bentoml:bentoml . ./" in recipe
+    assert "pip install -r $BENTO_PATH/env/python/requirements.txt" in recipe
+    assert {"bentoml", "fastapi", "onnxruntime"} <= set(re.findall(r"^[\w-]+", needed, re.M))
+    process = subprocess.Popen(
+        ["bash", "env/docker/entrypoint.sh", "serve", "--host", "127.0.0.1"],
+        cwd=image, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 60
+        while not answers(f"http://127.0.0.1:{port}/readyz"):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait()

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
+import bentoml
 import httpx
 import numpy as np
 import pytest
@@ -177,10 +178,12 @@ def test_metrics_tell_what_was_answered(client: httpx.Client) -> None:
 
     client.post("/predict", content=b"hello")
     client.get("/no-such")
+    client.get("/docs.json")
     series()  # which adds a series itself
     before = series()
     client.post("/predict", content=GOOD)
     client.post("/predict", content=b"hello")
+    client.get("/docs.json")
     for i in range(50):
         client.get(f"/{i}")
     after = series()
@@ -190,6 +193,7 @@ def test_metrics_tell_what_was_answered(client: httpx.Client) -> None:
 
     assert after.keys() == before.keys()
     assert grown('meadow_requests_total{route="other",status="404"}') == 50
+    assert grown('meadow_requests_total{route="/docs.json",status="200"}') == 1
     assert grown('meadow_requests_total{route="/predict",status="200"}') == 1
     assert grown('meadow_rejects_total{reason="format"}') == 1
     assert grown('meadow_phase_seconds_count{phase="network"}') == 1
@@ -212,7 +216,7 @@ def test_a_photo_on_its_side_is_seen_upright(client: httpx.Client) -> None:
 
 def test_the_other_addresses_answer(client: httpx.Client) -> None:
     """Health for people and orchestrators, docs, OpenAPI, metrics."""
-    for path in ("/health", "/docs", "/docs.json", "/livez", "/readyz", "/metrics"):
+    for path in ("/health", "/docs", "/docs.json", "/schema.json", "/livez", "/metrics"):
         assert client.get(path).status_code == 200, path
         assert client.get(f"{path}/").status_code == 200, path
         assert client.head(path).status_code == 200, path
@@ -228,6 +232,22 @@ def test_the_pages_load_nothing_from_elsewhere(client: httpx.Client) -> None:
         assert "default-src 'none'" in page.headers["content-security-policy"]
         for link in set(re.findall(r'(?:src|href)="([^"#]+)"', page.text)):
             assert link.startswith("data:") or client.get(f"/{link}").status_code == 200, link
+
+
+def test_the_client_of_bentoml_calls_the_endpoints(client: httpx.Client, tmp_path: Path) -> None:
+    """With paths or pictures; it learns from /schema.json what there is, and raises refusals."""
+    good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
+    good.write_bytes(GOOD)
+    bad.write_bytes(b"hello")
+    expected = client.post("/predict", content=GOOD).json()
+    with bentoml.SyncHTTPClient(str(client.base_url)) as bento, Image.open(good) as picture:
+        assert list(bento.endpoints) == ["predict", "predict_batch", "explain"]
+        assert bento.predict(file=good) == bento.predict(file=picture) == expected
+        assert bento.predict_batch(files=[good, bad])["predictions"][0] == expected
+        assert bento.explain(file=good)["label"] == expected["label"]
+        with pytest.raises(bentoml.exceptions.BentoMLException, match="JPEG") as refusal:
+            bento.predict(file=bad)
+    assert refusal.value.error_code == 415
 
 
 def test_many_at_once_do_not_disturb_each_other(client: httpx.Client) -> None:

@@ -37,6 +37,10 @@ class Direct(bentoml.Service[Any]):
 
         return direct
 
+    def schema(self) -> dict[str, Any]:
+        """Return what BentoML's tools show of the service, with FastAPI's routes."""
+        return {**super().schema(), "routes": api.CALLABLE}
+
 
 @bentoml.service(name=api.NAME, workers=SETTINGS.workers, service_class=Direct)
 class PhotoClassifier:

@@ -70,12 +70,13 @@ class Answering:
         return schema.Prediction(**answer.to_dict(self.classifier.classes, top_k), model=self.model)
 
 
-protected = APIRouter(tags=["photos"])
+protected = APIRouter()
 public = APIRouter(tags=["operations"])  # needs no key
 
 
 @protected.post(
     "/predict",
+    tags=["photos"],
     responses=schema.answers("parameter", *BODY, *PHOTO),
     openapi_extra=schema.body(schema.PhotoForm, raw=True),
 )
@@ -90,6 +91,7 @@ async def predict(request: Request, top_k: TopK = None) -> schema.Prediction:
 
 @protected.post(
     "/predict/batch",
+    tags=["photos"],
     responses=schema.answers("parameter", *BODY),
     openapi_extra=schema.body(schema.PhotosForm),
 )
@@ -115,6 +117,7 @@ async def predict_batch(request: Request, top_k: TopK = None) -> schema.Batch:
 
 @protected.post(
     "/explain",
+    tags=["photos"],
     responses=schema.answers(*BODY, *PHOTO),
     openapi_extra=schema.body(schema.PhotoForm, raw=True),
 )
@@ -136,7 +139,7 @@ async def explain(request: Request) -> schema.Explained:
     )
 
 
-@protected.get("/model", responses=schema.answers())
+@protected.get("/model", tags=["photos"], responses=schema.answers())
 async def model(request: Request) -> schema.Described:
     """Describe the model that answers: classes, limits of a photo, figures on the test photos."""
     answering: Answering = request.app.state.answering
@@ -160,6 +163,20 @@ async def health() -> schema.Health:
     return schema.Health()
 
 
+@public.get("/docs.json", include_in_schema=False)
+async def openapi(request: Request) -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    document: dict[str, Any] = request.app.openapi()
+    return document
+
+
+@public.get("/schema.json", include_in_schema=False)
+async def for_bentoml() -> dict[str, Any]:
+    """Tell BentoML's clients what can be called, and with what."""
+    return {"name": NAME, "type": "service", "routes": CALLABLE}
+
+
+CALLABLE = schema.for_bentoml(protected.routes)
 for path, file in PAGES.items():
     public.add_api_route(path, page(file), include_in_schema=False)
 
@@ -220,9 +237,7 @@ def create(classifier: Classifier, settings: Settings, telemetry: Telemetry) -> 
         version=answering.model.version,
         description="Labels photos with calibrated probabilities. Built by Meadow.",
         license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
-        openapi_url="/docs.json",
-        docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is in PAGES
-        redoc_url=None,
+        openapi_url=None,  # its own route has no label for the metrics, and its pages load scripts
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is telemetry.py
         generate_unique_id_function=lambda route: route.name,
         exception_handlers=HANDLERS,

@@ -1,9 +1,12 @@
 """What the service takes and answers, as pydantic models; the OpenAPI document comes from them."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Annotated, Any
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, WithJsonSchema
+from starlette.routing import BaseRoute
 
 from meadow.pipeline.formats import MEDIA_TYPES
 from meadow.serving.refusals import LATER, REASONS, Error
@@ -126,6 +129,27 @@ def body(form: type[BaseModel], *, raw: bool = False) -> dict[str, Any]:
         kinds = (*MEDIA_TYPES, "application/octet-stream")
         content |= {kind: {"schema": BINARY} for kind in kinds}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def for_bentoml(routes: Iterable[BaseRoute]) -> list[dict[str, Any]]:
+    """Describe the routes that take a form as `bentoml.SyncHTTPClient` asks for them."""
+    described = []
+    for route in routes:
+        if isinstance(route, APIRoute) and route.openapi_extra:
+            form = route.openapi_extra["requestBody"]["content"][FORM]["schema"]
+            ((field, kind),) = form["properties"].items()
+            file = {"type": "file"}
+            kind = {**kind, "items": file} if "items" in kind else file
+            described.append(
+                {
+                    "name": route.name,
+                    "route": route.path,
+                    "doc": route.description,
+                    "input": {**form, "properties": {field: kind}},
+                    "output": {"type": "object"},
+                }
+            )
+    return described
 
 
 def answers(*reasons: str) -> dict[int | str, dict[str, Any]]:
