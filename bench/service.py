@@ -8,7 +8,9 @@ under two minutes on 2 cores.
     python bench/service.py large       photos of 12 megapixels
     python bench/service.py overload    twice the load it can carry, open loop
     python bench/service.py start       seconds to ready, memory
-    python bench/service.py soak 1800   memory at 70 % of the load it can carry, for so many seconds
+    python bench/service.py batch       16 photos in one request
+    python bench/service.py folder      `meadow predict` over a folder, against vegeta and the loop
+    python bench/service.py soak 1800   growth at 70 % of the load it can carry, for so many seconds
 
 The load comes from vegeta, which Go builds once, and takes its share of the same cores: its
 CPU a request is stated, and it is the same for all servers. CPU seconds a request (user and system,
@@ -69,6 +71,11 @@ class Server:
         """CPU seconds so far, user and system."""
         times = [each.cpu_times() for each in self._all()]
         return float(sum(each.user + each.system for each in times))
+
+    def files(self) -> int:
+        """Open file descriptors, when the connections of the load are gone."""
+        time.sleep(6)  # uvicorn keeps an idle connection for 5 s
+        return sum(each.num_fds() for each in self._all())
 
     def rss(self) -> float:
         """Resident memory in MB; pages that processes share are counted in each."""
@@ -397,21 +404,79 @@ def start(bodies: list[bytes], rounds: int = 5) -> None:
     print(f"resident: {np.median(empty):.0f} MB, after some load {np.median(used):.0f} MB")
 
 
-def soak(bodies: list[bytes], seconds: float = 60) -> None:
-    """Print how memory grows at 70 % of the load that the service can carry."""
+def batch(bodies: list[bytes], rounds: int = 5, count: int = 16) -> None:
+    """Print how long one client waits for a batch, and what the bare loop takes for as many."""
+    files = [("files", ("x.jpg", body)) for body in bodies]
+    with ExitStack() as stack:
+        server = stack.enter_context(meadow())
+        client = stack.enter_context(httpx.Client(base_url=server.url, timeout=60))
+        loop = Loop(bodies)
+        stack.callback(loop.close)
+        bare, asked = [], []
+        for _ in range(rounds):
+            bare.append(count / loop.rate(2)[0])
+            for first in range(0, len(files) - count, 2 * count):
+                started = time.perf_counter()
+                answer = client.post("/predict/batch", files=files[first : first + count])
+                asked.append(time.perf_counter() - started)
+                assert len(answer.raise_for_status().json()["predictions"]) == count
+    ours, theirs = 1e3 * np.median(asked), 1e3 * np.median(bare)
+    print(
+        f"\na batch of {count}: {ours:.0f} ms, the bare loop {theirs:.0f} ms: {ours / theirs:.2f}"
+    )
+
+
+def folder(bodies: list[bytes], rounds: int = 3, times: int = 4) -> None:
+    """Print photos a second of `meadow predict`, its start included."""
+    command = [sys.executable, "-c", "from meadow.cli import main; main()", "predict", "--json"]
+    photos = ["data/raw"] * times
+    found: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        server = stack.enter_context(meadow())
+        loop = Loop(bodies)
+        stack.callback(loop.close)
+        for _ in range(rounds):
+            found.setdefault("bare loop", []).append(loop.rate(4)[0])
+            load = attack(server, bodies, 4, connections=8)
+            found.setdefault("vegeta, 8 connections", []).append(load.rate)
+            for name, options in (("--url", ["--url", server.url]), ("here", [])):
+                started = time.perf_counter()
+                done = subprocess.run(
+                    [*command, *options, *photos], capture_output=True, check=True
+                )
+                seconds = time.perf_counter() - started
+                count = len(done.stdout.splitlines())
+                found.setdefault(f"meadow predict {name}", []).append(count / seconds)
+    print(f"\n{count} photos\n| | photos/s |\n|---|--:|")
+    for name, values in found.items():
+        print(f"| {name} | {np.median(values):.0f} |")
+
+
+def soak(bodies: list[bytes], seconds: float = 60, rate: int = 0) -> None:
+    """Print how memory and file descriptors grow, by default at 70 % of what can be carried.
+
+    Raises:
+        SystemExit: they grew by more than 1 % of the memory, or by one descriptor.
+
+    """
     with meadow() as server:
-        attack(server, bodies, 2, connections=8)
-        capacity = attack(server, bodies, 5, connections=32).rate
-        series = _series(server)
+        load = attack(server, bodies, 5, connections=32)
+        rate = rate or int(0.7 * load.rate)
+        attack(server, bodies, 20, rate=rate)  # all that is made once has been made
+        _series(server)
+        before = server.files(), _series(server)
         with sampled(server.rss) as memory:
-            load = attack(server, bodies, seconds, rate=int(0.7 * capacity))
-        settled = np.array(memory[len(memory) // 5 :])
-        slope = np.polyfit(np.linspace(0.2, 1, len(settled)) * seconds / 60, settled, 1)[0]
-        p50, p99 = 1e3 * np.percentile(load.latency, (50, 99))
-        print(f"\n{int(0.7 * capacity)}/s for {seconds:.0f} s: {len(load.status)} requests")
-        print(f"other than 200: {(load.status != 200).sum()}; p50 {p50:.0f} ms, p99 {p99:.0f} ms")
-        print(f"memory {settled[0]:.0f} to {settled[-1]:.0f} MB, {slope:+.2f} MB a minute")
-        print(f"lines of /metrics: {series} before, {_series(server)} after")
+            load = attack(server, bodies, seconds, rate=rate)
+        after = server.files(), _series(server)
+    tenth = len(memory) // 10
+    first, last = np.median(memory[:tenth]), np.median(memory[-tenth:])
+    p50, p99 = 1e3 * np.percentile(load.latency, (50, 99))
+    print(f"\n{rate}/s for {seconds:.0f} s: {len(load.status)} requests")
+    print(f"other than 200: {(load.status != 200).sum()}; p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    print(f"memory {first:.1f} MB in the first tenth, {last:.1f} in the last")
+    print(f"open files and lines of /metrics: {before} before, {after} after")
+    if last > 1.01 * first or after != before:
+        raise SystemExit("it grew")
 
 
 def _series(server: Server) -> int:
@@ -436,17 +501,22 @@ def sampled(measure: Callable[[], float]) -> Iterator[list[float]]:
         thread.join()
 
 
+PIECES = (rates, lone, large, overload, start, batch, folder, soak)
+
+
 def main() -> None:
     """Run one piece."""
-    pieces = {each.__name__: each for each in (rates, lone, large, overload, start, soak)}
+    pieces = {each.__name__: each for each in PIECES}
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("piece", choices=pieces)
     parser.add_argument("seconds", nargs="?", type=float, help="of overload and soak")
+    parser.add_argument("--rate", type=int, help="of soak: requests a second")
     chosen = parser.parse_args()
     files = sorted(Path("data/raw").glob("*/*"))
     random.Random(0).shuffle(files)
     bodies = [file.read_bytes() for file in files]
-    extra = {} if chosen.seconds is None else {"seconds": chosen.seconds}
+    given = {"seconds": chosen.seconds, "rate": chosen.rate}
+    extra = {name: value for name, value in given.items() if value is not None}
     pieces[chosen.piece](bodies, **extra)
 
 

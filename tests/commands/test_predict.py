@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from meadow.cli import main
 from meadow.commands import predict
 from meadow.errors import MeadowError
 from meadow.pipeline.formats import NAMES
-from meadow.serving import server
+from meadow.serving import client, server
 from meadow.serving.client import Client, RefusedError
 
 ROOT = Path(__file__).parents[2]
@@ -71,21 +72,65 @@ def test_hidden_files_and_folders_are_left_alone(photos: Path) -> None:
     ]
 
 
-def test_an_overloaded_service_is_asked_again() -> None:
-    """As it says: 429 and 503 with Retry-After."""
-    busy = b'{"error": {"code": 429, "message": "busy"}}'
-    well = b'{"label": "x"}'
+BUSY = b'{"error": {"code": 429, "message": "busy"}}'
+
+
+def test_a_busy_service_is_asked_again_when_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as it takes; other 429s than its own are no reason to give up."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
     with (
-        stub(lambda n: (200, {}, well) if n == 2 else (429, {"Retry-After": "0"}, busy)) as url,
+        stub(
+            lambda n: (429, {"Retry-After": str(n)}, BUSY) if n < 9 else (200, {}, b'{"a": 1}')
+        ) as url,
         Client(url) as client,
     ):
-        assert client.ask(b"") == {"label": "x"}
+        assert client.ask(b"") == {"a": 1}
+    assert waits == list(range(9))
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_photo_without_an_answer_does_not_end_the_run(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """It has an error in its place, and the exit status says so; the others are answered."""
+    monkeypatch.setattr(client, "PATIENCE", 0)
+    monkeypatch.setattr(predict, "AT_ONCE", 1)
+    well = b'{"label": "x", "confidence": 1, "prediction_set": ["x"], "in_distribution": true}'
+    with stub(lambda n: (status, {"Retry-After": "9"}, BUSY) if n == 2 else (200, {}, well)) as url:
+        assert not predict.predict([str(photos)], url, as_json=True)
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert [record.get("label") for record in records] == ["x", "x", None, "x", "x"]
+    assert records[2]["error"]["message"] == "busy"
+
+
+def test_a_wrong_key_ends_the_run() -> None:
+    """It would be wrong for all photos."""
     with (
-        stub(lambda _: (503, {"Retry-After": "0"}, busy)) as url,
-        Client(url) as client,
-        pytest.raises(MeadowError, match="answers 503: busy"),
+        stub(lambda _: (401, {}, b'{"error": {"message": "a key is needed"}}')) as url,
+        Client(url) as asking,
+        pytest.raises(MeadowError, match="a key is needed") as raised,
     ):
-        client.ask(b"")
+        asking.ask(b"")
+    assert not isinstance(raised.value, RefusedError)
+
+
+def test_eight_requests_are_under_way_and_no_more(photos: Path) -> None:
+    """The service is kept busy, and is not flooded; the next goes when one is answered."""
+    meeting, most, under_way = threading.Barrier(predict.AT_ONCE), 0, 0
+
+    def answer(_: int) -> tuple[int, dict[str, str], bytes]:
+        nonlocal most, under_way
+        under_way += 1
+        most = max(most, under_way)
+        meeting.wait(30)  # all eight are here
+        under_way -= 1
+        return 415, {}, BUSY
+
+    with stub(answer) as url:
+        predict.predict([str(photos / "0.jpg")] * 3 * predict.AT_ONCE, url)
+    assert most == predict.AT_ONCE == 8
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from meadow.pipeline.ports import on_loopback
 if TYPE_CHECKING:
     import httpx
 
-TRIES = 6
-LONGEST_WAIT = 10.0  # seconds between two of them
+BUSY = (429, 503, 504)
+PATIENCE = 120.0  # seconds without any answer, after which a photo is given up
 _PROXIES = (
     "Set http_proxy, https_proxy or ALL_PROXY to http://HOST:PORT, or name the service's host in"
     " NO_PROXY."
@@ -20,7 +20,7 @@ _PROXIES = (
 
 
 class RefusedError(MeadowError):
-    """The service does not take this photo; `error` is what it says of it."""
+    """There is no answer to this photo, but may be to others; `error` is what the service says."""
 
     def __init__(self, message: str, error: dict[str, Any]) -> None:
         super().__init__(message)
@@ -61,6 +61,7 @@ class Client:
             timeout=60,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
+        self._answered = time.monotonic()  # when the service last had time for a photo
 
     def __enter__(self) -> "Client":
         return self
@@ -71,18 +72,21 @@ class Client:
     def ask(self, photo: bytes) -> dict[str, Any]:
         """Send the bytes of one photo; return the answer.
 
-        A service that is overloaded or not ready is asked again, when it says so.
+        A service that is busy is asked again when it says so, as long as it answers somebody: of
+        the threads that ask at once, a limit on requests may let each through in its turn alone.
 
         Raises:
-            RefusedError: it does not take this photo.
-            MeadowError: it cannot be reached, or is no photo classifier.
+            RefusedError: it does not take this photo, or had no time for any for two minutes.
+            MeadowError: it cannot be reached, is no photo classifier, or wants another key.
 
         """
-        for left in reversed(range(TRIES)):
-            response = self._post(photo)
-            if response.status_code not in (429, 503) or not left:
+        while (response := self._post(photo)).status_code in BUSY:
+            wait = _seconds(response.headers.get("retry-after", ""))
+            if time.monotonic() + wait > self._answered + PATIENCE:
                 break
-            time.sleep(_wait(response.headers.get("retry-after", "")))
+            time.sleep(wait)
+        else:
+            self._answered = time.monotonic()
         try:
             answer: dict[str, Any] = response.json()
             if response.is_success:
@@ -94,9 +98,9 @@ class Client:
                 f"{self.url} answers {response.status_code}, and not as a photo classifier does:"
                 f" {response.text[:200]!r}"
             ) from None
-        if response.status_code in (400, 413, 415, 422):
-            raise RefusedError(message, error)
-        raise MeadowError(message)
+        if response.status_code in (401, 404, 405):  # as all others would be
+            raise MeadowError(message)
+        raise RefusedError(message, error)
 
     def _post(self, photo: bytes) -> "httpx.Response":
         import httpx
@@ -127,5 +131,5 @@ def _shown(proxy: str) -> str:
     return re.sub(r"//.*@", "//", proxy)
 
 
-def _wait(seconds: str) -> float:
-    return min(float(seconds), LONGEST_WAIT) if seconds.isdigit() else 1.0
+def _seconds(retry_after: str) -> float:
+    return float(retry_after) if retry_after.isdecimal() else 1.0
