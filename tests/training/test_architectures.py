@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 
+from meadow.errors import MeadowError
 from meadow.inference.onnx_session import digest, external_data, open_session
 from meadow.training import architectures, onnx_export, onnx_graph, quantization
 from meadow.training.weights import Weights
@@ -78,6 +79,13 @@ def test_a_network_of_each_family_is_served_as_pytorch_computes_it(
             if name == "texture":  # of a dead channel the logarithm of next to nothing
                 served, wanted = np.exp(served), np.exp(wanted)
             assert np.abs(served - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("arch", ["timm/crossvit_tiny_240", "timm/efficientvim_m1"])
+def test_a_network_with_several_last_layers_is_refused(arch: str) -> None:
+    """It would fail only later, in timm's own code: two families of timm have branches."""
+    with pytest.raises(MeadowError, match=f"{arch} has several last layers"):
+        architectures.build(arch, NONE, classes=2, size=240, seed=0)
 
 
 def test_every_family_of_the_registry_is_covered() -> None:

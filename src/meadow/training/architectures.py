@@ -77,13 +77,20 @@ def build(arch: str, weights: Weights, *, classes: int, size: int, seed: int) ->
         seed: for layers that start at random.
 
     Raises:
-        MeadowError: no such architecture, weights of another one, or it cannot take this size.
+        MeadowError: no such architecture, weights of another one, it has several last layers, or it
+            cannot take this size.
 
     """
     _check(arch)
     torch.manual_seed(seed)
     try:
         backbone = _backbone(arch, classes, size, weights)
+        if any(isinstance(layer, nn.ModuleList) for layer in _last_layers(backbone).values()):
+            raise MeadowError(
+                f"train.arch: {arch} has several last layers, one for each of its branches; only"
+                " networks with one can be used. See `python -c 'import timm; print("
+                "timm.list_models())'` for others."
+            )
         if weights.loaded:
             _load(backbone, weights, arch, size)
         network = Network(backbone, *_normalisation(arch, weights))
@@ -236,6 +243,7 @@ class WithFeatures(nn.Module):
         return logits, last, _texture(blocks, self.network.backbone, pixels)
 
 
+@torch.no_grad()
 def _texture(blocks: Sequence[Tensor], backbone: nn.Module, pixels: Tensor) -> Tensor:
     """Return the logarithm of how much each channel of a block varies over places, (n, c)."""
     if blocks:
