@@ -18,12 +18,13 @@ import torchvision
 from safetensors.torch import load_file
 from toys import SetParams
 
-from meadow import train
+from meadow import params, train
 from meadow.errors import MeadowError
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import manifest
 from meadow.prepare import prepare
-from meadow.training import architectures, features
+from meadow.training import architectures, features, probe
+from meadow.training.calibration import log_softmax
 from meadow.training.methods import METHODS
 from meadow.training.weights import PACKAGED, Weights
 
@@ -254,6 +255,28 @@ def test_packaged_weights_are_used(prepared_set: Path, set_params: SetParams) ->
     train.train()
 
     assert Classifier.load().about["weights"] == PACKAGED[arch].sha256
+
+
+def test_finetune_goes_on_from_a_probe_of_the_train_photos(
+    prepared_set: Path, set_params: SetParams
+) -> None:
+    """Where there are weights: at next to no rate it answers as the probe does, and is as sure."""
+    arch = "timm/tf_efficientnet_lite0"
+    how = {"epochs": 1, "lr": 1e-12, "frozen": 0.7}
+    set_params(train={"arch": arch, "weights": "packaged", "finetune": how})
+    train.train()
+    model, ready, p = Classifier.load(), manifest.load(), params.load().train
+    backbone, digest = features.backbone(p, Weights.of("packaged", arch), ready)
+    learned, val = ready.photos("train"), ready.photos("val")
+    vectors, _ = features.frozen(backbone, digest, learned, workers=1)
+    groups = [row.group for row in learned.rows]
+    head = probe.fit(probe.Examples(vectors, learned.targets, groups, 2))
+    seen, _ = features.frozen(backbone, digest, val, workers=1)
+    expected = np.exp(log_softmax(seen[:, 0] @ head.weight + head.bias))
+
+    assert model.about["temperature"] == 1
+    assert np.abs(model.classify(val.pixels)[0] - expected).max() < 1e-4
+    assert np.allclose(load_file(MODEL / "weights.safetensors")["weight"], head.weight)
 
 
 @pytest.mark.parametrize("arch", ["timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite2"])

@@ -56,6 +56,8 @@ class Finetune(Section):
     weight_decay: float = Field(ge=0)
     label_smoothing: float = Field(ge=0, lt=1)
     augment: float = Field(ge=0, le=1)
+    frozen: float = Field(ge=0, lt=1)
+    average: float = Field(ge=0, lt=1)
 
 
 class Train(Section):

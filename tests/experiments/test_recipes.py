@@ -17,13 +17,14 @@ def test_a_recipe_switches_the_values_and_keeps_the_comments(
 ) -> None:
     """Every comment stays, the diff is shown, and the result is valid."""
     comments = [line.partition("#")[2] for line in Path("params.yaml").read_text().splitlines()]
+    main(["recipe", "scratch"])
     main(["recipe", "finetune"])
     main(["recipe", name])
     text = Path("params.yaml").read_text()
     chosen = params.load().train
 
     assert [line.partition("#")[2] for line in text.splitlines()] == comments
-    assert "+  arch: mobilenet_v2" in capsys.readouterr().out
+    assert "+  arch: timm/tf_efficientnet_lite2" in capsys.readouterr().out
     assert chosen.method == ("probe" if name == "probe" else "finetune")
 
 

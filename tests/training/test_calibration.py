@@ -34,9 +34,18 @@ def test_a_photo_does_not_choose_the_epoch_that_it_is_judged_by() -> None:
     """Of two epochs each is sure and right on one fold, and wrong on the other."""
     sure = np.where(np.eye(2)[[0, 1, 0, 1]] > 0, 3.0, -3.0)
     first = sure * [[1], [1], [-1], [-1]]
-    log_p = cross_fitted(np.stack([first, -first]), np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]))
+    targets, fold = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    log_p = cross_fitted(np.stack([first, -first]), targets, fold, None)
 
-    assert (np.exp(log_p)[range(4), [0, 1, 0, 1]] < 0.5).all()
+    assert (np.exp(log_p)[range(4), targets] < 0.5).all()
+
+
+def test_a_known_temperature_is_not_chosen_again() -> None:
+    """That of a probe, whose folds have found it."""
+    logits = np.array([[[1.0, 0], [0, 2], [3, 0], [0, 4]]])
+    log_p = cross_fitted(logits, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), 2.0)
+
+    assert log_p == pytest.approx(log_softmax(logits[0] / 2))
 
 
 def test_what_was_cross_fitted_looks_no_surer_than_new_photos() -> None:
@@ -49,7 +58,7 @@ def test_what_was_cross_fitted_looks_no_surer_than_new_photos() -> None:
         best = logits[np.argmin(losses)]
         calibrated = log_softmax(best / calibrate(best, targets))
         seeming.append(-calibrated[range(30), targets].mean())
-        log_p = cross_fitted(logits, targets, np.arange(30) % 5)
+        log_p = cross_fitted(logits, targets, np.arange(30) % 5, None)
         held_out.append(-log_p[range(30), targets].mean())
 
     assert np.mean(seeming) < 0.66 < np.log(2) <= np.mean(held_out)

@@ -28,6 +28,8 @@ P = Finetune(
     weight_decay=0.0,
     label_smoothing=0.0,
     augment=0.0,
+    frozen=0.0,
+    average=0.0,
 )
 
 
@@ -54,9 +56,8 @@ class Small(nn.Module):
         self.norm = nn.BatchNorm1d(3)
         self.last = nn.Linear(3, 2)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.last(self.norm(pixels.float().mean((1, 2)) / 255))
-        return logits
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        return (self.last(self.norm(pixels.float().mean((1, 2)) / 255)),)
 
 
 class Recorded:
@@ -121,14 +122,14 @@ def test_matrices_are_decayed_and_biases_and_norms_are_not() -> None:
 def test_label_smoothing_gives_a_share_to_all_classes(smoothing: float) -> None:
     """The loss of an epoch without learning is the cross-entropy with smoothed targets."""
     photos, network = toys(32), Small()
-    logits = network.train()(torch.from_numpy(photos.pixels)).detach().double()
+    (logits,) = network.train()(torch.from_numpy(photos.pixels))
     # 16 photos a shard, each with batch-norm statistics of its own
     replicas, optimizer = DataParallel(network, 1), torch.optim.SGD(network.parameters(), lr=0.0)
     p = changed(batch_size=32, lr=1e-12, label_smoothing=smoothing)
     order = np.random.default_rng([0, 0]).permutation(32)
     shards = [order[:16], order[16:]]
     log_p = torch.cat(
-        [network(torch.from_numpy(photos.pixels[rows])).log_softmax(1) for rows in shards]
+        [network(torch.from_numpy(photos.pixels[rows]))[0].log_softmax(1) for rows in shards]
     )
     smooth = np.eye(2)[photos.targets[order]] * (1 - smoothing) + smoothing / 2
     expected = -(torch.from_numpy(smooth) * log_p).sum(1).mean().item()
@@ -234,11 +235,55 @@ def test_the_weights_are_those_of_the_best_epoch(tmp_path: Path, lr: float) -> N
     losses = [figures["val/log_loss"] for figures in history]
     val = toys(64, seed=1)
     with torch.no_grad():
-        logits = network.eval()(torch.from_numpy(val.pixels)).double()
-    kept = nn.functional.cross_entropy(logits, torch.from_numpy(val.targets)).item()
+        (logits,) = network.eval()(torch.from_numpy(val.pixels))
+    kept = nn.functional.cross_entropy(logits.double(), torch.from_numpy(val.targets)).item()
 
     assert min(losses) < (losses[0] if lr < 1 else losses[-1])
     assert kept == pytest.approx(min(losses))
+
+
+def test_the_weights_are_a_mean_with_those_before_training(tmp_path: Path) -> None:
+    """Also where an epoch before was averaged: training itself goes on from its own weights."""
+    _, plain = run(changed(epochs=2), tmp_path / "plain.pt")
+    _, mixed = run(changed(epochs=2, average=0.25), tmp_path / "mixed.pt")
+    first, trained = Small().state_dict(), plain.state_dict()
+
+    assert not torch.allclose(first["last.weight"], trained["last.weight"])
+    for name, value in mixed.state_dict().items():
+        expected = 0.25 * first[name] + 0.75 * trained[name]
+        assert torch.allclose(value, expected if value.is_floating_point() else trained[name])
+
+
+class Toy(nn.Module):
+    """Features and texture, as of a backbone with batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.last = nn.Linear(3, 4)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        colours = pixels.float().mean((1, 2)) / 255
+        return self.last(self.norm(self.first(colours))), colours
+
+
+def test_a_probe_that_is_trained_further_keeps_its_head_and_its_norms(tmp_path: Path) -> None:
+    """And their statistics; and it is an error of the test if nothing else has changed."""
+    head = np.random.default_rng(0).normal(size=(4, 2))
+    network = finetune.Probed(Toy(), head, np.zeros(2))  # type: ignore[arg-type]
+    network.features.first.requires_grad_(False)  # as `train.finetune.frozen` does
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    finetune.finetune(
+        network, toys(64), toys(32, seed=1), P, 0,
+        checkpoint=tmp_path / "c.pt", workers=2, log=lambda _: None,
+    )  # fmt: skip
+    after = network.state_dict()
+
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        "features.last.weight"
+    }
 
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(
@@ -277,7 +322,7 @@ def test_all_that_decides_a_run_is_in_the_name_of_its_checkpoint(
         {"seed": 7},
         *(
             {"finetune": {key: 0.25}}
-            for key in ("lr", "weight_decay", "label_smoothing", "augment")
+            for key in ("lr", "weight_decay", "label_smoothing", "augment", "frozen", "average")
         ),
         *({"finetune": {key: 48}} for key in ("epochs", "patience", "batch_size")),
     ):
@@ -285,8 +330,8 @@ def test_all_that_decides_a_run_is_in_the_name_of_its_checkpoint(
         names.append(name())
     fewer = manifest.Prepared(prepared.classes, prepared.preprocessing, prepared.rows[1:])
     names.append(name(ready=fewer))
-    for library in ("torch", "torchvision", "timm", "numpy"):
-        others = {"torch": "1", "torchvision": "1", "timm": "1", "numpy": "1", library: "0"}
+    for library in finetune.LIBRARIES:
+        others = {**dict.fromkeys(finetune.LIBRARIES, "1"), library: "0"}
         monkeypatch.setattr("meadow.training.finetune.version", others.__getitem__)
         names.append(name())
 

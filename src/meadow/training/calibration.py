@@ -26,16 +26,19 @@ def calibrate(logits: NDArray[Any], targets: Ints) -> float:
     return float(np.exp((cold + hot) / 2))
 
 
-def cross_fitted(logits: NDArray[Any], targets: Ints, fold: Ints) -> NDArray[Any]:
+def cross_fitted(
+    logits: NDArray[Any], targets: Ints, fold: Ints, temperature: float | None
+) -> NDArray[Any]:
     """Return log-probabilities of photos that chose neither the epoch nor the temperature.
 
     Photos that choose both look surer than new ones. So each fold has the epoch and the temperature
-    that the other folds choose.
+    that the other folds choose, unless a temperature is given that no photo of them chose.
 
     Args:
         logits: after each epoch, (epochs, n, classes).
         targets: class index, (n,).
         fold: of each photo, (n,); two folds at least.
+        temperature: None where the photos choose it.
 
     Returns:
         (n, classes).
@@ -47,7 +50,8 @@ def cross_fitted(logits: NDArray[Any], targets: Ints, fold: Ints) -> NDArray[Any
     for part in range(fold.max() + 1):
         inside = fold == part
         best = logits[losses[:, ~inside].mean(axis=1).argmin()].astype(np.float64)
-        log_p[inside] = log_softmax(best[inside] / calibrate(best[~inside], targets[~inside]))
+        divisor = temperature or calibrate(best[~inside], targets[~inside])
+        log_p[inside] = log_softmax(best[inside] / divisor)
     return log_p
 
 

@@ -59,15 +59,13 @@ class DataParallel:
                     if isinstance(module, Drop):
                         module.generator.manual_seed(hash((seed, part.start, i)))
                 total = loss(replica.train(), part) / size
-                gradients = torch.autograd.grad(
-                    total, list(replica.parameters()), materialize_grads=True
-                )
+                gradients = torch.autograd.grad(total, trained(replica), materialize_grads=True)
                 after = [buffer.clone() for buffer in replica.buffers()]
                 return total.detach(), list(gradients), after
 
         losses, gradients, buffers = zip(*self.pool.map(shard, _shards(size)), strict=True)
         for parameter, parts in zip(
-            self.network.parameters(), zip(*gradients, strict=True), strict=True
+            trained(self.network), zip(*gradients, strict=True), strict=True
         ):
             parameter.grad = _sum(parts)
         for buffer, values in zip(self.network.buffers(), zip(*buffers, strict=True), strict=True):
@@ -119,6 +117,11 @@ class Drop(nn.Module):
         shape = [len(x)] + [1] * (x.ndim - 1) if self.whole_rows else list(x.shape)
         keep = torch.rand(shape, generator=self.generator) >= self.p
         return x * keep / (1 - self.p)
+
+
+def trained(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _replica(network: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Training of all layers: epochs, learning rate, the best one kept, and resuming after a kill."""
+"""Training of layers: epochs, learning rate, the best one kept, and resuming after a kill."""
 
 import hashlib
 import math
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,11 +20,16 @@ from meadow.params import Finetune, Train
 from meadow.pipeline import cache
 from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Photos, Prepared
-from meadow.training.data_parallel import DataParallel
+from meadow.training.architectures import Features
+from meadow.training.data_parallel import DataParallel, trained
 from meadow.training.weights import Weights
 
 # A run of other code is another run.
-CODE = ("finetune", "data_parallel", "architectures", "onnx_export")
+CODE = (
+    *("finetune", "data_parallel", "architectures", "onnx_export"),
+    *("features", "probe", "softmax_regression", "calibration"),  # which give the first head
+)
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "onnxruntime")
 WARMUP = 0.1  # share of the steps in which the learning rate rises
 Log = Callable[[dict[str, float]], None]
 
@@ -51,6 +56,42 @@ class State:
     optimizer: dict[str, Any]
 
 
+class Probed(nn.Module):
+    """A probe as one network, of which the last layers can be trained further.
+
+    First the head, then at a small rate the layers before it: so the features change no more than
+    the photos ask for (LP-FT, Kumar et al. 2022, arXiv 2202.10054). The head stays, and so do
+    biases, norms and their statistics: a few hundred photos give no better ones.
+
+    Args:
+        features: trained in place.
+        weight: of the head, (d, classes).
+        bias: (classes,).
+
+    """
+
+    def __init__(
+        self, features: Features, weight: NDArray[np.floating], bias: NDArray[np.floating]
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.weight: Tensor
+        self.bias: Tensor
+        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32))
+        self.register_buffer("bias", torch.tensor(bias, dtype=torch.float32))
+        for tensor in features.parameters():
+            tensor.requires_grad_(tensor.ndim > 1)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map pixels to logits, (n, classes), features, (n, d), and texture, (n, t)."""
+        features, texture = self.features(pixels)
+        return features @ self.weight + self.bias, features, texture
+
+
 def finetune(
     network: nn.Module,
     train: Photos,
@@ -64,8 +105,10 @@ def finetune(
 ) -> tuple[int, dict[str, float], NDArray[np.float32]]:
     """Train; leave the network with the weights of the epoch with the least val log-loss.
 
+    The weights of an epoch are their mean with those that training started from, by `p.average`.
+
     Args:
-        network: gives logits; trained in place.
+        network: gives logits first; trained in place, as far as it is not frozen.
         train: the photos to learn from.
         val: the photos to choose the epoch by.
         p: how; params.yaml says what each key means.
@@ -84,6 +127,7 @@ def finetune(
     """
     optimizer = _optimizer(network, p)
     state = State([], [], 0, {}, {}, {})
+    first = _weights(network)
     if checkpoint.exists():
         state = State(**torch.load(checkpoint, weights_only=True))
         network.load_state_dict(state.weights)
@@ -98,7 +142,16 @@ def finetune(
         if epoch - state.best > p.patience:
             break
         loss = _epoch(replicas, optimizer, train, p, seed, epoch)
-        logits = replicas.outputs(len(targets), lambda net, part: net(_pixels(val, part)))
+        weights = _weights(network)
+        averaged = {
+            name: torch.lerp(first[name], value, 1 - p.average)
+            if value.is_floating_point()
+            else value
+            for name, value in weights.items()
+        }
+        network.load_state_dict(averaged)
+        logits = replicas.outputs(len(targets), lambda net, part: net(_pixels(val, part))[0])
+        network.load_state_dict(weights)
         figures = {
             "train/log_loss": loss,
             "val/log_loss": float(F.cross_entropy(logits.double(), targets)),
@@ -111,9 +164,8 @@ def finetune(
             )
         log(figures)
         epochs.set_postfix(figures)
-        weights = {name: value.clone() for name, value in network.state_dict().items()}
         if all(figures["val/log_loss"] < before["val/log_loss"] for before in state.history):
-            state.best, state.best_weights = epoch, weights
+            state.best, state.best_weights = epoch, averaged
         state.history.append(figures)
         state.val_logits.append(logits)
         state.weights, state.optimizer = weights, optimizer.state_dict()
@@ -133,7 +185,7 @@ def checkpoint(p: Train, weights: Weights, ready: Prepared) -> Path:
         (row.pixels_sha256, row.label, row.split) for row in ready.rows if row.split != "test"
     ]
     code = [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in CODE]
-    versions = [version(library) for library in ("torch", "torchvision", "timm", "numpy")]
+    versions = [version(library) for library in LIBRARIES]
     key = repr((p.arch, weights.content, photos, p.finetune, p.seed, code, versions))
     return cache.folder("checkpoints") / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
 
@@ -163,7 +215,7 @@ def _epoch(
             pixels = _warped(_pixels(train, rows[part]), warps[rows[part]])
             targets = torch.from_numpy(train.targets[rows[part]])
             return F.cross_entropy(
-                net(pixels), targets, reduction="sum", label_smoothing=p.label_smoothing
+                net(pixels)[0], targets, reduction="sum", label_smoothing=p.label_smoothing
             )
 
         drops = seed + (epoch * steps + step) * 1000
@@ -179,11 +231,16 @@ def _rate(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP)))
 
 
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
 def _optimizer(network: nn.Module, p: Finetune) -> torch.optim.Optimizer:
     """AdamW; biases and normalisation layers are not decayed."""
+    weights = trained(network)
     groups = [
-        {"params": [w for w in network.parameters() if w.ndim > 1], "weight_decay": p.weight_decay},
-        {"params": [w for w in network.parameters() if w.ndim <= 1], "weight_decay": 0.0},
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": p.weight_decay},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=p.lr)
 

@@ -99,36 +99,48 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
     )
 
 
-def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
-    """Train all layers on the train photos; the val photos choose the epoch.
+def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+    """Train layers on the train photos; the val photos choose the epoch.
 
-    They also set the thresholds, each photo by an epoch and a temperature that it did not choose.
+    With pretrained weights it goes on from a probe of the train photos, and has its temperature.
+    Val photos set the thresholds, each by an epoch and a temperature that it did not choose.
     """
     # PyTorch, which they import, takes longer than all the rest of a probe on cached features.
     from meadow.training import architectures, finetune, onnx_export
 
     size, classes = ready.preprocessing.size, len(ready.classes)
     network = architectures.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
-    served, outputs = architectures.WithFeatures(network), ["logits", *features.OUTPUTS]
+    train, val, outputs = ready.photos("train"), ready.photos("val"), ["logits", *features.OUTPUTS]
+    served: architectures.WithFeatures | finetune.Probed
+    if weights.loaded:
+        head = _first_head(p, ready, weights, workers)
+        served = finetune.Probed(architectures.Features(network), head.weight, head.bias)
+    else:
+        served = architectures.WithFeatures(network)
+    layers = list(served.parameters())
+    for tensor in layers[: int(p.finetune.frozen * len(layers))]:
+        tensor.requires_grad_(False)
     onnx_export.exported(served, size=size, outputs=outputs)  # if it must fail, before training
-    train, val = ready.photos("train"), ready.photos("val")
     checkpoint = finetune.checkpoint(p, weights, ready)
     epoch, figures, val_logits = finetune.finetune(
-        network, train, val, p.finetune, p.seed, checkpoint=checkpoint, workers=workers, log=log
+        served, train, val, p.finetune, p.seed, checkpoint=checkpoint, workers=workers, log=log
     )
     graph = onnx_export.exported(served, size=size, outputs=outputs)
     if p.precision == "int8":
         graph = quantization.int8(graph, quantization.sample(train))
     all_logits, vectors, texture = features.computed(graph, [train, val], outputs, workers=workers)
     val_logits[epoch] = all_logits[len(train.rows) :]  # those of the network that is served
-    temperature = calibrate(val_logits[epoch].astype(np.float64), val.targets)
+    # The probe's is in its head, and a few val photos know none that is better.
+    known = 1.0 if weights.loaded else None
+    temperature = known or calibrate(val_logits[epoch].astype(np.float64), val.targets)
     groups = [row.group for row in [*train.rows, *val.rows]]
     fold = probe.folds(groups[len(train.rows) :], val.targets, probe.FOLDS)
-    held_out = cross_fitted(val_logits, val.targets, fold)
+    held_out = cross_fitted(val_logits, val.targets, fold, known)
     checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
+    tensors = {**network.backbone.state_dict(), **dict(served.named_buffers(recurse=False))}
     return Trained(
         network=onnx_graph.with_temperature(graph, temperature, classes),
-        tensors={name: tensor.numpy() for name, tensor in network.backbone.state_dict().items()},
+        tensors={name: tensor.numpy() for name, tensor in tensors.items()},
         about={"epoch": epoch, "temperature": round(temperature, 6)},
         figures=figures,
         neighbours=out_of_distribution.fit(
@@ -138,7 +150,19 @@ def fit_all_layers(p: Train, ready: Prepared, weights: Weights, workers: int, lo
     )
 
 
+def _first_head(p: Train, ready: Prepared, weights: Weights, workers: int) -> probe.Head:
+    """Return the head of a probe of the train photos alone, on features in float32."""
+    backbone, digest = features.backbone(
+        p.model_copy(update={"precision": "float32"}), weights, ready
+    )
+    photos = ready.photos("train")
+    vectors, _ = features.frozen(backbone, digest, photos, workers=workers)
+    groups = [row.group for row in photos.rows]
+    examples = probe.Examples(vectors, photos.targets, groups, len(ready.classes))
+    return probe.fit(examples, workers=workers)
+
+
 METHODS = {
     "probe": Method(fit_probe, CROSS_VALIDATED),
-    "finetune": Method(fit_all_layers, ON_VAL),
+    "finetune": Method(fit_layers, ON_VAL),
 }
