@@ -109,8 +109,26 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
             help=f"print it for {reader}",
         )  # fmt: skip
 
-    release = _call("experiments.release:release")
-    add("release", release, "have the gate compare others with this model")
+    release = _call("experiments.release:release", "bump", "override")
+    command = add("release", release, "make the model of HEAD a version of the registry")
+    bumps = command.add_mutually_exclusive_group()
+    for bump in ("minor", "major"):
+        bumps.add_argument(
+            f"--{bump}", dest="bump", action="store_const", const=bump, default="patch",
+            help=f"the next {bump} version instead of the next patch",
+        )  # fmt: skip
+    command.add_argument("--override", metavar="WHY", help="though the gate refused it")
+    promote = _call("experiments.registry:promote", "version", "stage", "override")
+    command = add("promote", promote, "put a version into a stage")
+    command.add_argument("version", metavar="VERSION", help="such as v1.2.0")
+    command.add_argument(
+        "--to", dest="stage", required=True, metavar="STAGE", help="listed in .gto"
+    )
+    command.add_argument("--override", metavar="WHY", help="though the gate refused it")
+    rollback = _call("experiments.registry:rollback", "stage")
+    command = add("rollback", rollback, "put the version before back into a stage")
+    command.add_argument("--from", dest="stage", required=True, metavar="STAGE")
+    add("versions", _call("experiments.registry:show"), "list versions, stages and figures")
     add("share", _call("storage.sharing:share"), "push all that a colleague needs to the remote")
     add("verify", _call("storage.sharing:verify"), "prove that a clone gets it all back")
     doctor = _call("commands.doctor:doctor")

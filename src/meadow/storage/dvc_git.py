@@ -27,6 +27,12 @@ def git(*arguments: str, cwd: Path | None = None) -> str:
     return _run(["git"], arguments, True, cwd).rstrip()
 
 
+def remote() -> str:
+    """Return the Git remote that is shared with colleagues: `origin`, or else the first; or ""."""
+    names = git("remote").splitlines()
+    return "origin" if "origin" in names else next(iter(names), "")
+
+
 def _run(program: list[str], arguments: tuple[str, ...], quiet: bool, cwd: Path | None) -> str:
     name = program[-1]
     try:

@@ -34,7 +34,7 @@ def share() -> None:
     there = store.sizes()
     wrong = incomplete(there, dvc_objects.cache())
     store.forget(wrong)
-    origin = dvc_git.git("remote").partition("\n")[0]
+    origin = dvc_git.remote()
     experiments = _experiments("for-each-ref", "--format=%(objectname)\t%(refname)", "refs/exps")
     try:
         _push(store, there.keys() - wrong)
@@ -49,8 +49,27 @@ def share() -> None:
         print("Experiments are shared through a Git remote: `git remote add origin URL`.")
     if dvc_git.git("status", "--porcelain", "--untracked-files=no"):
         print("Not shared: changes that are not committed. Next: `git commit -a`.")
-    elif not origin or dvc_git.git("log", "--oneline", "HEAD", "--not", "--remotes"):
+    elif not origin or _unpushed():
         print("Git's part is not shared yet. Next: `git push`.")
+
+
+def refuse_unshared() -> None:
+    """Make sure that colleagues can get HEAD: its objects, and where there is a Git remote, itself.
+
+    Raises:
+        MeadowError: they cannot, or the remote does not answer.
+
+    """
+    states = json.loads(dvc_git.dvc("status", "--cloud", "--json", quiet=True))
+    # of the others, `deleted` is on the remote and not here, as after a partial pull
+    if lacking := sorted(path for path, state in states.items() if state in ("new", "missing")):
+        raise MeadowError(f"the remote lacks {', '.join(lacking)}. Run `make share`.")
+    if dvc_git.remote() and _unpushed():
+        raise MeadowError("HEAD is on no Git remote. Run `git push`.")
+
+
+def _unpushed() -> str:
+    return dvc_git.git("log", "--oneline", "HEAD", "--not", "--remotes")
 
 
 def _push(store: Remote, there: Set[str]) -> None:
