@@ -114,6 +114,7 @@ def test_the_set_is_where_params_yaml_says(
         ["data", "demo"], ["data", "import", "x.zip"], ["data", "report"], ["demo"],
         ["recipe", "scratch"], ["sweep", "train.seed=1,2"], ["review", "a.jpg", "--drop"],
         ["weights", "x.pth"], ["compare"], ["release"], ["share"], ["doctor"], ["minio", "start"],
+        ["promote", "v1.0.0", "--to", "prod"], ["rollback", "--from", "prod"], ["versions"],
     ],
     ids=" ".join,
 )  # fmt: skip
