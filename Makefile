@@ -41,6 +41,9 @@ test: $(VENV)/installed  ## the whole test suite
 coverage: $(VENV)/installed  ## the whole test suite, and the branches of src that it does not take
 	pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
 
+corpus: $(VENV)/installed  ## 10,000 mutated photos, Schemathesis, slow and half requests
+	CORPUS=5 pytest tests/test_service_faults.py
+
 SECONDS ?= 1800
 soak: $(VENV)/installed  ## half an hour at 70 % of the load: fails if memory or open files grow
 	python bench/service.py soak $(SECONDS)
@@ -59,4 +62,4 @@ lock:  ## pin all that requirements/*.txt bring along; versions stay where they 
 clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 
-.PHONY: help install demo repro serve minio minio-stop share verify test check coverage soak lock clean lint
+.PHONY: help install demo repro serve minio minio-stop share verify test check coverage corpus soak lock clean lint
