@@ -460,8 +460,7 @@ def soak(bodies: list[bytes], seconds: float = 60, rate: int = 0) -> None:
 
     """
     with meadow() as server:
-        load = attack(server, bodies, 5, connections=32)
-        rate = rate or int(0.7 * load.rate)
+        rate = rate or int(0.7 * attack(server, bodies, 5, connections=32).rate)
         attack(server, bodies, 20, rate=rate)  # all that is made once has been made
         _series(server)
         before = server.files(), _series(server)

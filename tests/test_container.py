@@ -160,12 +160,12 @@ def test_what_bentoml_containerize_hands_to_docker_serves(packaged: Path, tmp_pa
     }
     for command in (
         "tar -C models/bento -cJf meadow.bento .",
-        "bentoml import meadow.bento",
+        'bentoml import "$PWD/meadow.bento"',
         "bentoml containerize photo_classifier",
     ):
         assert command in SERVING
-        command = command.replace("meadow.bento", str(tmp_path / "meadow.bento"))
-        subprocess.run(shlex.split(command), cwd=packaged, env=environment, check=True)
+        command = command.replace("models/bento", str(packaged / "models/bento"))
+        subprocess.run(["sh", "-ec", command], cwd=tmp_path, env=environment, check=True)
     recipe = (image / "env/docker/Dockerfile").read_text()
     needed = (image / "env/python/requirements.txt").read_text()
 

@@ -176,6 +176,7 @@ def test_metrics_tell_what_was_answered(client: httpx.Client) -> None:
         lines = client.get("/metrics").text.splitlines()
         return dict(line.rsplit(" ", 1) for line in lines if line.startswith("meadow_"))
 
+    client.post("/predict", content=GOOD)
     client.post("/predict", content=b"hello")
     client.get("/no-such")
     client.get("/docs.json")
