@@ -30,6 +30,7 @@ HEIC = base64.b64decode(
     "OEa/KjVznlaF1BQ/eTB1k8MvKU10tXU6pWLtyZs+739/nPeGNFpEc+mjO+ZlRKyTD4AAAuiGvuAAAABkV4aWYAAE1N"
     "ACoAAAAIAAEBEgADAAAAAQAGAAAAAAAA"
 )
+HEIC_OF_NO_WIDTH = HEIC.replace(b"\xa0\x24\x81\x45", b"\xff\xff\xff\xff", 1)
 AVIF, TIFF, GIF = (encoded(photo(1), kind) for kind in ("AVIF", "TIFF", "GIF"))
 FORMAT, DAMAGED, LARGE, MALFORMED = 415, 422, 413, 400
 
@@ -146,6 +147,7 @@ def damaged() -> Iterator[tuple[str, bytes]]:
     yield "avif without content", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"\0" * 200
     yield "heic without content", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 200
     yield "half of a heic", HEIC[: len(HEIC) // 2]
+    yield "heic of no width", HEIC_OF_NO_WIDTH
     yield "bmp without pixels", encoded(photo(1), "BMP")[:60]
     yield "tiff without pixels", encoded(photo(1), "TIFF")[:100]
     yield "webp signature alone", b"RIFF\x04\0\0\0WEBP"

@@ -135,10 +135,12 @@ def _pass_on_errors_of_the_system(error: Exception) -> None:
     """Raise what is not the photo's fault: a lack of memory, and an error of the system.
 
     Pillow reads from memory here, so an `OSError` with a number is not about the bytes. A lack of
-    memory is in the words of an error; libheif says so also of a photo that lies about its size.
+    memory is in the words of an error; libheif says so also of a photo that lies about its size, or
+    has none.
     """
     words = str(error).lower()
-    if re.search("out of memory|memory allocation", words) and "security limit" not in words:
+    lies = re.search("security limit|invalid image size", words)
+    if re.search("out of memory|memory allocation", words) and not lies:
         raise MemoryError(str(error)) from error
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
         raise error
