@@ -4,6 +4,7 @@ To add an endpoint, write its function here and the model of its answer in schem
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 from functools import partial
@@ -29,6 +30,7 @@ from meadow.serving.refusals import Error, Refused
 from meadow.serving.settings import Settings
 from meadow.serving.telemetry import Telemetry
 
+log = logging.getLogger("meadow")
 NAME = "photo_classifier"
 PACKAGES = ("bentoml", "numpy", "onnxruntime", "pillow")
 BODY = ("malformed", "slow", "too_large", "busy", "memory", "timeout")
@@ -107,11 +109,12 @@ async def predict_batch(request: Request, top_k: TopK = None) -> schema.Batch:
     for photo, result in zip(photos, results, strict=True):
         if isinstance(result, Classified):
             answers.append(answering.prediction(request, photo, result, top_k))
-        elif isinstance(result, Refused | PhotoError):
-            answering.telemetry.rejects[result.reason].inc()
-            answers.append(_refusal(result).body(request.state.id))
         else:
-            raise result
+            refused = _refusal(result)
+            if refused.reason == "fault":
+                log.error("request %s", request.state.id, exc_info=result)
+            answering.telemetry.rejects[refused.reason].inc()
+            answers.append(refused.body(request.state.id))
     return schema.Batch(predictions=answers)
 
 
@@ -181,13 +184,18 @@ for path, file in PAGES.items():
     public.add_api_route(path, page(file), include_in_schema=False)
 
 
-def _refusal(error: Refused | PhotoError) -> Refused:
-    return error if isinstance(error, Refused) else Refused(error.reason, str(error))
+def _refusal(error: BaseException) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, PhotoError):
+        return Refused(error.reason, str(error))
+    return Refused("fault", "a fault of the service")
 
 
-async def _refused(request: Request, error: Refused | PhotoError) -> Response:
-    request.state.log["reason"] = error.reason
-    return _refusal(error).response(request.state.id)
+async def _refused(request: Request, error: Exception) -> Response:
+    refused = _refusal(error)
+    request.state.log["reason"] = refused.reason
+    return refused.response(request.state.id)
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
@@ -210,17 +218,13 @@ async def _gone(request: Request, _: ClientDisconnect) -> Response:
     return await _refused(request, Refused("gone", "the client went away"))
 
 
-async def _fault(request: Request, _: Exception) -> Response:
-    return await _refused(request, Refused("fault", "a fault of the service"))
-
-
 HANDLERS: dict[Any, Any] = {
     Refused: _refused,
     PhotoError: _refused,
     HTTPException: _no_route,
     RequestValidationError: _bad_parameter,
     ClientDisconnect: _gone,
-    Exception: _fault,
+    Exception: _refused,
 }
 
 

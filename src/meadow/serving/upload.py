@@ -63,12 +63,15 @@ async def _files(request: Request, field: str, most: int, seconds: float) -> lis
             form = await parser.parse()
     except (MultiPartException, HTTPException, KeyError, ValueError) as error:
         raise Refused("malformed", f"malformed multipart body: {_words(error)}") from None
-    files = [value for value in form.getlist(field) if isinstance(value, UploadFile)]
-    if not files:
-        fields = ", ".join(sorted(form)) or "none"
-        message = f"no photo in the multipart field '{field}'; fields: {fields[:200]}"
-        raise Refused("malformed", message)
-    return [await file.read() for file in files]
+    try:
+        files = [value for value in form.getlist(field) if isinstance(value, UploadFile)]
+        if not files:
+            fields = ", ".join(sorted(form)) or "none"
+            message = f"no photo in the multipart field '{field}'; fields: {fields[:200]}"
+            raise Refused("malformed", message)
+        return [await file.read() for file in files]
+    finally:
+        await form.close()
 
 
 def _words(error: Exception) -> str:
