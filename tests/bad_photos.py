@@ -31,6 +31,8 @@ HEIC = base64.b64decode(
     "ACoAAAAIAAEBEgADAAAAAQAGAAAAAAAA"
 )
 HEIC_OF_NO_WIDTH = HEIC.replace(b"\xa0\x24\x81\x45", b"\xff\xff\xff\xff", 1)
+# pi-heif 1.4.0 ends the process over it
+HEIC_OF_NO_TEXT = HEIC.replace(b"\0\2\0\0Exif", b"\0\2\0\0Exi\x87")
 AVIF, TIFF, GIF = (encoded(photo(1), kind) for kind in ("AVIF", "TIFF", "GIF"))
 FORMAT, DAMAGED, LARGE, MALFORMED = 415, 422, 413, 400
 
@@ -148,6 +150,7 @@ def damaged() -> Iterator[tuple[str, bytes]]:
     yield "heic without content", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 200
     yield "half of a heic", HEIC[: len(HEIC) // 2]
     yield "heic of no width", HEIC_OF_NO_WIDTH
+    yield "heic of no text", HEIC_OF_NO_TEXT
     yield "bmp without pixels", encoded(photo(1), "BMP")[:60]
     yield "tiff without pixels", encoded(photo(1), "TIFF")[:100]
     yield "webp signature alone", b"RIFF\x04\0\0\0WEBP"

@@ -235,7 +235,7 @@ def test_the_pages_load_nothing_from_elsewhere(client: httpx.Client) -> None:
             assert link.startswith("data:") or client.get(f"/{link}").status_code == 200, link
 
 
-@pytest.mark.filterwarnings("ignore:GitWildMatchPattern")  # BentoML's own use of pathspec
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what BentoML uses
 def test_the_client_of_bentoml_calls_the_endpoints(client: httpx.Client, tmp_path: Path) -> None:
     """With paths or pictures; it learns from /schema.json what there is, and raises refusals."""
     good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from bad_photos import HEIC, HEIC_OF_NO_WIDTH
+from bad_photos import HEIC, HEIC_OF_NO_TEXT, HEIC_OF_NO_WIDTH
 from PIL import Image, ImageCms, ImageFile, ImageOps
 from toys import encoded, photo
 
@@ -102,6 +102,8 @@ def test_a_lack_of_memory_or_a_broken_disk_is_not_the_photos_fault(
         (HEIC[:-50], "damaged"),
         (HEIC.replace(b"\0\0\0\x48\0\0\0\x50", b"\0\0\0\x08\0\0\0\x08"), "damaged"),
         (HEIC_OF_NO_WIDTH, "damaged"),
+        (HEIC_OF_NO_TEXT, "damaged"),
+        (HEIC_OF_NO_TEXT.replace(b"\0\0\0\x15infe", b"\0\0\0\0infe"), "damaged"),
         (b"%PDF-1.7\n", "format"),
         (encoded(photo(1))[:-200], "damaged"),
         (encoded(photo(1))[:20], "damaged"),

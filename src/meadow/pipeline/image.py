@@ -50,6 +50,8 @@ def opened(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         MemoryError: there is not enough.
 
     """
+    if not _names_its_items(data):
+        raise PhotoError("damaged", "damaged or truncated")
     try:
         image = Image.open(io.BytesIO(data), formats=NAMES)
     except Image.DecompressionBombError:
@@ -129,6 +131,29 @@ def _is_decoded_by_rows(data: bytes) -> bool:
             return data[at + 4] == colours
         at += 2 + length
     return False
+
+
+def _names_its_items(data: bytes) -> bool:
+    """Tell whether the types and names of a HEIC photo's items are text, where it is one.
+
+    Of others pi-heif 1.4.0 makes no string, uses it, and the process ends.
+    """
+    at, end = 0, len(data) if data[4:8] == b"ftyp" else 0
+    while at + 16 <= end:  # its boxes: size, kind, content
+        size, kind, long_size = struct.unpack_from(">I4sQ", data, at)
+        after = at + (long_size if size == 1 else size or end)
+        if kind == b"meta":
+            for item in re.finditer(rb"(?=(....)infe)", data[at:after], re.DOTALL):
+                first = at + item.start()
+                length = int.from_bytes(item[1])
+                try:
+                    data[first + 16 : first + length].decode()
+                except UnicodeDecodeError:
+                    return False
+                if length < 20:  # or written in another way, which nobody does
+                    return False
+        at = max(after, at + 8)
+    return True
 
 
 def _pass_on_errors_of_the_system(error: Exception) -> None:
