@@ -35,8 +35,17 @@ share: $(VENV)/installed  ## push all that a colleague needs to the remote
 verify: $(VENV)/installed  ## prove that a clone gets it all back without running a stage
 	meadow verify
 
+image: $(VENV)/installed  ## build the image of the service
+	meadow image
+
+env: $(VENV)/installed  ## make the keys that deploy/compose.yaml needs
+	python -m meadow.deployment.env_file
+
 test: $(VENV)/installed  ## the whole test suite
 	pytest -n 2 --dist loadfile
+
+test-cluster: $(VENV)/installed  ## roll versions out and back on a whole Kubernetes, as root
+	PYTHONPATH=tests python bench/rollouts.py
 
 coverage: $(VENV)/installed  ## the whole test suite, and the branches of src that it does not take
 	pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
@@ -62,4 +71,4 @@ lock:  ## pin all that requirements/*.txt bring along; versions stay where they 
 clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 
-.PHONY: help install demo repro serve minio minio-stop share verify test check coverage corpus soak lock clean lint
+.PHONY: help install demo repro serve minio minio-stop share verify image env test test-cluster coverage corpus soak lint check lock clean

@@ -49,6 +49,15 @@ TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
         "apt-get install prometheus prometheus-alertmanager",
         lambda: shutil.which("promtool") and shutil.which("prometheus-alertmanager"),
     ),
+    "container engine": (
+        "as root: apt-get install docker.io mmdebstrap",
+        lambda: os.geteuid() == 0 and shutil.which("dockerd") and shutil.which("mmdebstrap"),
+    ),
+    "CNI plugins": (
+        "apt-get install containernetworking-plugins conntrack",
+        lambda: Path("/usr/lib/cni/bridge").exists() and shutil.which("conntrack"),
+    ),
+    "etcd": ("apt-get install etcd-server", lambda: shutil.which("etcd")),
     "mount namespaces": ("unshare --mount, by root or with user namespaces", _namespaces),
     "network namespaces": (
         "apt-get install iproute2; unshare --net, by root or with user namespaces",

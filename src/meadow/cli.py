@@ -129,6 +129,19 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command = add("rollback", rollback, "put the version before back into a stage")
     command.add_argument("--from", dest="stage", required=True, metavar="STAGE")
     add("versions", _call("experiments.registry:show"), "list versions, stages and figures")
+    command = add(
+        "image", _call("deployment.container:build", "name", "options"), "build the image"
+    )
+    command.add_argument("--name", default="meadow", help="such as ghcr.io/someone/meadow")
+    command.add_argument("options", nargs="*", help="after `--`: of `docker build`")
+    deploy = _call("deployment.deploy:deploy", "stage", "image", "watch", "dry_run")
+    command = add("deploy", deploy, "bring the version in a stage to all pods, or to none")
+    command.add_argument("--stage", required=True, help="of deploy/kubernetes/overlays")
+    command.add_argument("--image", metavar="NAME@DIGEST", help="else the version's, as pushed")
+    command.add_argument(
+        "--watch", type=float, default=20, metavar="SECONDS", help="to compare the canary; 20"
+    )
+    command.add_argument("--dry-run", action="store_true", help="print what would change")
     add("share", _call("storage.sharing:share"), "push all that a colleague needs to the remote")
     add("verify", _call("storage.sharing:verify"), "prove that a clone gets it all back")
     doctor = _call("commands.doctor:doctor")
