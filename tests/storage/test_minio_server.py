@@ -225,9 +225,9 @@ def test_where_docker_runs_compose_brings_it_up_and_down(docker: Run, project: P
     arguments = docker("start")
     runner(project)("dvc", "push")
 
-    assert "compose --file deploy/compose.yaml up --detach --wait" in arguments
+    assert "compose --file deploy/compose.yaml --profile minio up --detach --wait" in arguments
     assert settings(project)["secret_access_key"] not in arguments
-    assert "compose --file deploy/compose.yaml down" in docker("stop")
+    assert "compose --file deploy/compose.yaml --profile minio down" in docker("stop")
 
 
 def test_compose_runs_the_same_minio() -> None:

@@ -165,8 +165,12 @@ def _docker() -> bool:
 
 
 def _compose(*arguments: str, **environment: str) -> str:
-    unused = {"MINIO_ROOT_USER": "unused", "MINIO_ROOT_PASSWORD": "unused"}  # by all but `up`
-    return _run(["docker", "compose", "--file", COMPOSE, *arguments], **unused | environment)
+    # Compose wants a value for each variable of the file, whatever it is to do.
+    unused = dict.fromkeys(
+        ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MEADOW_API_KEY", "MEADOW_VERSION"), "unused"
+    )
+    command = ["docker", "compose", "--file", COMPOSE, "--profile", "minio", *arguments]
+    return _run(command, **unused | environment)
 
 
 def _run(command: list[str], **environment: str) -> str:
