@@ -30,6 +30,7 @@ TOOLS = {
     "vegeta": GoTool("github.com/tsenart/vegeta/v12", "v12.12.0"),
     "docker-compose": GoTool("github.com/docker/compose/v5", "v5.1.2", "cmd"),
     "kube-score": GoTool("github.com/zegl/kube-score", "v1.20.0", "cmd/kube-score"),
+    "crane": GoTool("github.com/google/go-containerregistry", "v0.22.1", "cmd/crane"),
     "metrics-server": GoTool("sigs.k8s.io/metrics-server", "v0.9.0", "cmd/metrics-server"),
 } | {
     name: GoTool(KUBERNETES, KUBERNETES_VERSION, f"cmd/{name}")
