@@ -1,18 +1,39 @@
 """What Prometheus, Alertmanager and Grafana read: checked by their tools, run against a service."""
 
+import json
+import math
 import re
 import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
+from PIL import Image
+from tools import need
+from toys import colour_classifier, encoded
+
+from meadow.pipeline.ports import answers, free_port
+from meadow.serving import server
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy/monitoring"
 PAGE = (ROOT / "docs/monitoring.md").read_text("utf-8")
 RULES = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
 ALERTS = [rule for group in RULES for rule in group["rules"] if "alert" in rule]
+BOARD = FOLDER / "grafana/meadow.json"
+INTERVAL = "3s"  # of scrapes and rules; 15 s as committed
+WITHIN = 60  # seconds from a cause to its alert
+HELD = 1_000_000  # bytes of bodies
+STANDING = {"MeadowLogLost", "MeadowVersionsDiffer"}  # two models, and events that have no folder
 NAMES = sorted({alert["alert"] for alert in ALERTS})
 
 
@@ -60,3 +81,214 @@ def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
         assert alert["annotations"]["runbook"] == anchor
         kind = "**Page" if alert["labels"]["severity"] == "page" else "**[Tt]icket"
         assert re.search(kind.replace("**", r"\*\*"), dict(sections)[alert["alert"]])
+
+
+class Receiver:
+    """What Alertmanager's webhooks reach: the time at which each alert came, by name."""
+
+    def __init__(self) -> None:
+        self.came: dict[str, float] = {}
+        came = self.came
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                for alert in body["alerts"]:
+                    if alert["status"] == "firing":
+                        came.setdefault(alert["labels"]["alertname"], time.monotonic())
+                self.send_response(200)
+                self.end_headers()
+
+            def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def wait(self, names: set[str], since: float) -> dict[str, float]:
+        """Wait until all of them have come; return the seconds that each took."""
+        while missing := names - self.came.keys():
+            assert time.monotonic() < since + 2 * WITHIN, missing
+            time.sleep(0.2)
+        return {name: round(self.came[name] - since, 1) for name in sorted(names)}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Two services with different models, and those who watch them.
+
+    Attributes:
+        urls: of both services.
+        stop: ends one of them.
+        prometheus, alertmanager: their URLs.
+        receiver: gets the alerts.
+
+    """
+
+    urls: Sequence[str]
+    stop: Sequence[Callable[[], object]]
+    prometheus: str
+    alertmanager: str
+    receiver: Receiver
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Ask Prometheus for the values of an expression now."""
+        address = f"{self.prometheus}/api/v1/query"
+        answer = httpx.get(address, params={"query": expression}).json()
+        assert answer["status"] == "success", answer
+        series: list[dict[str, Any]] = answer["data"]["result"]
+        return series
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """Run the committed configuration, with other addresses and shorter intervals."""
+    need("Prometheus")
+    folder = tmp_path_factory.mktemp("watched")
+    ports = {name: free_port() for name in ("prometheus", "alertmanager")}
+    address = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    receiver = Receiver()
+    with ExitStack() as stack:
+        urls, stops = [], []
+        for classes in (["gold", "moss"], ["gold", "moss", "plum"]):
+            model = colour_classifier(folder / str(len(classes)), classes)
+            service = stack.enter_context(ExitStack())
+            urls.append(
+                service.enter_context(
+                    server.serving(
+                        "meadow.service:PhotoClassifier",
+                        MEADOW_MODEL=str(model),
+                        MEADOW_THREADS="1",
+                        MEADOW_QUEUE="4",
+                        MEADOW_MAX_HELD=str(HELD),
+                        MEADOW_EVENTS=str(model / "model.json/no-folder"),
+                    )
+                )
+            )
+            stops.append(service.close)
+        targets = [url.removeprefix("http://") for url in urls]
+        texts = {file.name: file.read_text() for file in FOLDER.glob("*.yml")}
+        texts["prometheus.yml"] = (
+            texts["prometheus.yml"]
+            .replace('"127.0.0.1:9093"', json.dumps(address["alertmanager"]))
+            .replace('["127.0.0.1:3000"]', json.dumps(targets))
+            .replace("scrape_timeout: 5s", f"scrape_timeout: {INTERVAL}")
+        )
+        texts["alertmanager.yml"] = texts["alertmanager.yml"].replace(
+            "http://127.0.0.1:9095", receiver.url
+        )
+        for name, text in texts.items():
+            short = re.sub(r"(for|interval): (15s|1m|15m)\b", rf"\1: {INTERVAL}", text)
+            (folder / name).write_text(short)
+        for command in (
+            ["prometheus", f"--config.file={folder}/prometheus.yml",
+             f"--storage.tsdb.path={folder}/tsdb", f"--web.listen-address={address['prometheus']}"],
+            ["prometheus-alertmanager", f"--config.file={folder}/alertmanager.yml",
+             f"--storage.path={folder}/alertmanager", "--cluster.listen-address=",
+             f"--web.listen-address={address['alertmanager']}"],
+        ):  # fmt: skip
+            log = stack.enter_context((folder / f"{command[0]}.log").open("wb"))
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        stack.callback(receiver.server.server_close)
+        stack.callback(receiver.server.shutdown)
+        bases = {name: f"http://{where}" for name, where in address.items()}
+        end = time.monotonic() + 30
+        while not all(answers(f"{base}/-/ready") for base in bases.values()):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        yield Watched(urls, stops, bases["prometheus"], bases["alertmanager"], receiver)
+
+
+def posting(stack: ExitStack, url: str, body: bytes, *, clients: int, pause: float) -> None:
+    """Post a body again and again from so many clients, until the stack ends."""
+    done = threading.Event()
+
+    def post() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not done.wait(pause):
+                with suppress(httpx.TransportError):  # the service was killed
+                    client.post(f"{url}/predict", content=body)
+
+    pool = stack.enter_context(ThreadPoolExecutor(clients))
+    stack.callback(done.set)
+    for _ in range(clients):
+        pool.submit(post)
+
+
+def shown(board: dict[str, Any]) -> list[str]:
+    """Return all queries of a dashboard, Grafana's variables filled in."""
+    return [
+        target["expr"].replace("$job", "meadow").replace("$__rate_interval", "1m")
+        for panel in board["panels"]
+        for target in panel["targets"]
+    ]
+
+
+@pytest.mark.needs("Go")
+def test_the_dashboard_is_one_of_grafana(tmp_path: Path) -> None:
+    """Grafana's own types have all its fields; a misspelt one is refused."""
+    check = ("go", "-C", ROOT / "tests/dashboard", "run", ".")
+    text = BOARD.read_text()
+    done = checked(*check, BOARD)
+    assert done.returncode == 0, done.stderr
+    for field in ("gridPos", "expr", "templating"):
+        misspelt = tmp_path / f"{field}.json"
+        misspelt.write_text(text.replace(f'"{field}"', f'"{field.lower()}s"'))
+        assert f"{field.lower()}s" in checked(*check, misspelt).stderr
+
+
+@pytest.mark.slow
+def test_each_panel_shows_something_and_no_alert_is_false(watched: Watched) -> None:
+    """Each query of the dashboard has an answer while photos come, of which few are odd or none."""
+    gold, plum = (encoded(Image.new("RGB", (80, 80), tint)) for tint in ("gold", "#4040ff"))
+    with ExitStack() as stack:
+        for body, pause in ((gold, 0.05), (plum, 1.5), (b"hello", 1.5)):
+            posting(stack, watched.urls[0], body, clients=1, pause=pause)
+        queries = shown(json.loads(BOARD.read_text()))
+        end = time.monotonic() + WITHIN
+        while empty := [query for query in queries if not numbers(watched.query(query))]:
+            assert time.monotonic() < end, empty
+            time.sleep(1)
+        watched.receiver.wait(STANDING, time.monotonic())
+
+    assert watched.receiver.came.keys() == STANDING
+
+
+def numbers(series: list[dict[str, Any]]) -> list[float]:
+    """Return the values of an answer that are numbers."""
+    values = [float(one["value"][1]) for one in series]
+    return [value for value in values if math.isfinite(value)]
+
+
+@pytest.mark.slow
+def test_each_alert_arrives(watched: Watched) -> None:
+    """Two services are flooded, are sent noise and no photos, and end one after the other."""
+    plum = encoded(Image.new("RGB", (80, 80), "#4040ff"))
+    large = encoded(Image.new("RGB", (3000, 3000), "gold"), "PNG")
+    url, receiver = watched.urls[0], watched.receiver
+    receiver.wait(STANDING, time.monotonic())
+    with ExitStack() as stack:
+        began = time.monotonic()
+        posting(stack, url, large, clients=12, pause=0.3)
+        took = receiver.wait({"MeadowSlow", "MeadowQueueFull"}, began)
+    with ExitStack() as stack:
+        began = time.monotonic()
+        for body in (plum, b"hello", bytes(HELD + 1)):
+            posting(stack, url, body, clients=1, pause=0.05)
+        provoked = {"Faults", "Rejects", "Memory", "Unlike"}
+        took |= receiver.wait({f"Meadow{name}" for name in provoked}, began)
+    for stop, name in zip(watched.stop, ("MeadowInstanceDown", "MeadowDown"), strict=True):
+        began = time.monotonic()
+        stop()
+        took |= receiver.wait({name}, began)
+    print(took)
+    told = httpx.get(f"{watched.alertmanager}/api/v2/alerts").json()
+    state = {alert["labels"]["alertname"]: alert["status"]["state"] for alert in told}
+
+    assert receiver.came.keys() == {*NAMES}
+    assert state.pop("MeadowDown") == "active"
+    assert set(state.values()) == {"suppressed"}  # one thing to say, not eleven
+    assert max(took.values()) < WITHIN
