@@ -110,7 +110,7 @@ async def predict_batch(request: Request, top_k: TopK = None) -> schema.Batch:
         if isinstance(result, Classified):
             answers.append(answering.prediction(request, photo, result, top_k))
         else:
-            refused = _refusal(result)
+            refused = _refusal(request, result)
             if refused.reason == "fault":
                 log.error("request %s", request.state.id, exc_info=result)
             answering.telemetry.rejects[refused.reason].inc()
@@ -184,48 +184,38 @@ for path, file in PAGES.items():
     public.add_api_route(path, page(file), include_in_schema=False)
 
 
-def _refusal(error: BaseException) -> Refused:
-    if isinstance(error, Refused):
-        return error
-    if isinstance(error, PhotoError):
-        return Refused(error.reason, str(error))
-    return Refused("fault", "a fault of the service")
+def _refusal(request: Request, error: BaseException) -> Refused:
+    path = request.url.path[:100]
+    match error:
+        case Refused():
+            refused = error
+        case PhotoError():
+            refused = Refused(error.reason, str(error))
+        case HTTPException(status_code=405, headers=headers):
+            refused = Refused("method", f"{path} takes {(headers or {}).get('Allow')}", headers)
+        case HTTPException():
+            refused = Refused("not_found", f"there is nothing at {path}; see /docs")
+        case RequestValidationError():
+            first = error.errors()[0]
+            given = f"{first['loc'][-1]}={str(first.get('input'))[:20]!r}"
+            refused = Refused("parameter", f"{given}: {first['msg']}")
+        case ClientDisconnect():
+            refused = Refused("gone", "the client went away")
+        case _:
+            refused = Refused("fault", "a fault of the service")
+    return refused
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    refused = _refusal(error)
+    refused = _refusal(request, error)
     request.state.log["reason"] = refused.reason
     return refused.response(request.state.id)
 
 
-async def _no_route(request: Request, error: HTTPException) -> Response:
-    path = request.url.path[:100]
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        refused = Refused("method", f"{path} takes {allowed}", error.headers)
-    else:
-        refused = Refused("not_found", f"there is nothing at {path}; see /docs")
-    return await _refused(request, refused)
-
-
-async def _bad_parameter(request: Request, invalid: RequestValidationError) -> Response:
-    first = invalid.errors()[0]
-    given = f"{first['loc'][-1]}={str(first.get('input'))[:20]!r}"
-    return await _refused(request, Refused("parameter", f"{given}: {first['msg']}"))
-
-
-async def _gone(request: Request, _: ClientDisconnect) -> Response:
-    return await _refused(request, Refused("gone", "the client went away"))
-
-
-HANDLERS: dict[Any, Any] = {
-    Refused: _refused,
-    PhotoError: _refused,
-    HTTPException: _no_route,
-    RequestValidationError: _bad_parameter,
-    ClientDisconnect: _gone,
-    Exception: _refused,
-}
+ERRORS = (
+    Refused, PhotoError, HTTPException, RequestValidationError, ClientDisconnect, Exception
+)  # fmt: skip
+HANDLERS: dict[Any, Any] = dict.fromkeys(ERRORS, _refused)
 
 
 def create(classifier: Classifier, settings: Settings, telemetry: Telemetry) -> FastAPI:
