@@ -255,6 +255,7 @@ def test_what_bentoml_containerize_hands_to_docker_serves(packaged: Path, tmp_pa
     recipe = (image / "env/docker/Dockerfile").read_text()
     needed = (image / "env/python/requirements.txt").read_text()
 
+    assert "route: /predict/batch" in (image / "bento.yaml").read_text()
     assert "COPY --chown=bentoml:bentoml . ./" in recipe
     assert "pip install -r $BENTO_PATH/env/python/requirements.txt" in recipe
     assert {"bentoml", "fastapi", "onnxruntime"} <= set(re.findall(r"^[\w-]+", needed, re.M))
