@@ -41,8 +41,12 @@ def stub(answer: Callable[[int], tuple[int, dict[str, str], bytes]]) -> Iterator
         def do_POST(self) -> None:
             nonlocal count
             self.rfile.read(int(self.headers["Content-Length"]))
-            status, headers, body = answer(count)
-            count += 1
+            number, count = count, count + 1
+            try:
+                status, headers, body = answer(number)
+            except ConnectionAbortedError:
+                self.close_connection = True
+                return
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
@@ -103,6 +107,22 @@ def test_a_photo_without_an_answer_does_not_end_the_run(
 
     assert [record.get("label") for record in records] == ["x", "x", None, "x", "x"]
     assert records[2]["error"]["message"] == "busy"
+
+
+def test_a_service_that_is_restarted_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that died takes the requests under way with it, and another takes its place."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+
+    def answer(n: int) -> tuple[int, dict[str, str], bytes]:
+        if n in (1, 2):
+            raise ConnectionAbortedError
+        return 200, {}, b'{"number": %d}' % n
+
+    with stub(answer) as url, Client(url) as asking:
+        assert asking.ask(b"") == {"number": 0}
+        assert asking.ask(b"") == {"number": 3}
+    assert waits == [1, 1]
 
 
 def test_a_wrong_key_ends_the_run() -> None:

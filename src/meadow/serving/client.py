@@ -61,6 +61,7 @@ class Client:
             timeout=60,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
+        self._reached = False
         self._answered = time.monotonic()  # when the service last had time for a photo
 
     def __enter__(self) -> "Client":
@@ -72,17 +73,18 @@ class Client:
     def ask(self, photo: bytes) -> dict[str, Any]:
         """Send the bytes of one photo; return the answer.
 
-        A service that is busy is asked again when it says so, as long as it answers somebody: of
-        the threads that ask at once, a limit on requests may let each through in its turn alone.
+        A service that is busy is asked again when it says so, and one that is being restarted each
+        second, as long as it answers somebody: of the threads that ask at once, a limit on requests
+        may let each through in its turn alone.
 
         Raises:
             RefusedError: it does not take this photo, or had no time for any for two minutes.
             MeadowError: it cannot be reached, is no photo classifier, or wants another key.
 
         """
-        while (response := self._post(photo)).status_code in BUSY:
-            wait = _seconds(response.headers.get("retry-after", ""))
-            if time.monotonic() + wait > self._answered + PATIENCE:
+        while (response := self._post(photo)) is None or response.status_code in BUSY:
+            wait = _seconds(response)
+            if response is not None and time.monotonic() + wait > self._answered + PATIENCE:
                 break
             time.sleep(wait)
         else:
@@ -102,16 +104,21 @@ class Client:
             raise MeadowError(message)
         raise RefusedError(message, error)
 
-    def _post(self, photo: bytes) -> "httpx.Response":
+    def _post(self, photo: bytes) -> "httpx.Response | None":
+        """Return the answer; none where the service was there two minutes ago, and is not."""
         import httpx
 
         try:
-            return self._http.post(
+            response = self._http.post(
                 f"{self.url}/predict",
                 content=photo,
                 headers={"Content-Type": "application/octet-stream"},
             )
+            self._reached = True
+            return response
         except (httpx.TransportError, httpx.InvalidURL) as error:
+            if self._reached and time.monotonic() < self._answered + PATIENCE:
+                return None
             advice = _PROXIES if self._through else "Start it with `make serve`."
             raise MeadowError(
                 f"{self.url} cannot be reached{self._through}: {error}. {advice}"
@@ -131,5 +138,6 @@ def _shown(proxy: str) -> str:
     return re.sub(r"//.*@", "//", proxy)
 
 
-def _seconds(retry_after: str) -> float:
-    return float(retry_after) if retry_after.isdecimal() else 1.0
+def _seconds(response: "httpx.Response | None") -> float:
+    given = "" if response is None else response.headers.get("retry-after", "")
+    return float(given) if given.isdecimal() else 1.0
