@@ -16,7 +16,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file
-from toys import SetParams
+from toys import TINTS, SetParams, encoded, photo
 
 from meadow import params, train
 from meadow.errors import MeadowError
@@ -115,18 +115,24 @@ def test_a_probe_on_known_photos_does_not_import_pytorch(
     assert first == hashes()
 
 
-def test_features_are_computed_once_per_photo_and_network(
-    prepared_set: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another split, another penalty: nothing is computed again; another network: all."""
-    computed: list[int] = []
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets how many features are computed, each time that any are."""
+    counts: list[int] = []
     compute = features._compute
 
     def counted(*arguments: Any) -> object:
-        computed.append(len(arguments[3]))
+        counts.append(len(arguments[3]))
         return compute(*arguments)
 
     monkeypatch.setattr(features, "_compute", counted)
+    return counts
+
+
+def test_features_are_computed_once_per_photo_and_network(
+    prepared_set: Path, set_params: SetParams, computed: list[int]
+) -> None:
+    """Another split, another penalty: nothing is computed again; another network: all."""
     set_params(train={"method": "probe"})
     train.train()
     seen = sum(computed)
@@ -139,6 +145,37 @@ def test_features_are_computed_once_per_photo_and_network(
     set_params(train={"seed": 1})  # random weights of another seed are another network
     train.train()
     assert sum(computed) == 2 * seen
+
+
+@pytest.mark.slow
+def test_of_ten_photos_more_only_these_are_computed_in_int8_too(
+    project: Path, set_params: SetParams, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the cache changes no byte: with an empty one the model is the same."""
+
+    def learn(numbers: range) -> int:
+        for i in numbers:
+            file = project / "data/raw" / ("gold", "moss")[i % 2] / f"{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encoded(photo(i, TINTS[i % 2])))
+        prepare()
+        train.train()
+        return len([row for row in manifest.load().rows if row.split != "test"])
+
+    settings = {"method": "probe", "arch": "shufflenet_v2_x0_5", "precision": "int8"}
+    set_params(prepare={"size": 32}, train=settings)
+    before = learn(range(280))
+    first = sum(computed)
+    after = learn(range(280, 290))
+    model = hashes()
+
+    assert first == before
+    assert sum(computed) == after
+    assert before < after <= before + 10
+
+    monkeypatch.setenv("MEADOW_CACHE", "another-cache")
+    train.train()
+    assert hashes() == model
 
 
 def test_a_failed_export_leaves_nothing_in_the_cache(

@@ -14,24 +14,26 @@ from meadow.inference.onnx_session import open_session
 from meadow.pipeline.image import Preprocessing
 from meadow.pipeline.manifest import Photos, Row
 from meadow.training import architectures, onnx_export, onnx_graph, quantization
+from meadow.training.quantization import Pixels
 from meadow.training.weights import Weights
 
 SIZE = 64
 OUTPUTS = ["features", "texture"]
+TARGETS = np.zeros(40, np.int64)
+LEAVES = "c0524b60c3e91e2a3497c9314a0c37b4fda2d01edfbe771d8f114723d809b4d2"
 
 
-def photos(n: int) -> Photos:
-    """Return n photos; the hash of photo i is as good as random."""
+def photos(n: int) -> Pixels:
+    """Return the pixels of n photos."""
     see = Preprocessing(SIZE, "squash").resized
-    rows = [Row(str(i), "a", "train", str(i), "", f"{i * 7919 % n:05}", 1, 1, 1) for i in range(n)]
-    return Photos(rows, np.stack([see(photo(i)) for i in range(n)]), np.zeros(n, np.int64))
+    return np.stack([see(photo(i)) for i in range(n)])
 
 
 def network(arch: str) -> ModelProto:
     """Export an untrained network, its batch norms as if it had seen photos."""
     made = architectures.build(arch, Weights("none", "none"), classes=2, size=SIZE, seed=0)
     with torch.no_grad():
-        made.train()(torch.from_numpy(photos(16).pixels))
+        made.train()(torch.from_numpy(photos(16)))
     return onnx_export.exported(architectures.Features(made), size=SIZE, outputs=OUTPUTS)
 
 
@@ -45,17 +47,18 @@ def run(model: ModelProto, folder: Path, pixels: NDArray[np.uint8]) -> list[NDAr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("drawn", [False, True], ids=["photos", "leaves"])
 @pytest.mark.parametrize("arch", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "googlenet"])
 def test_a_network_in_int8_says_nearly_the_same_in_a_third_of_the_bytes(
-    arch: str, tmp_path: Path
+    arch: str, drawn: bool, tmp_path: Path
 ) -> None:
     """Features of photos that set no scale lie within a tenth of their length."""
     seen = photos(40)
     before = network(arch)
-    expected = run(before, tmp_path, seen.pixels[32:])
+    expected = run(before, tmp_path, seen[32:])
     size = before.ByteSize()
-    small = quantization.int8(before, Photos(seen.rows[:32], seen.pixels[:32], seen.targets[:32]))
-    quantised = run(small, tmp_path, seen.pixels[32:])
+    small = quantization.int8(before, quantization.leaves(SIZE) if drawn else seen[:32])
+    quantised = run(small, tmp_path, seen[32:])
 
     assert small.ByteSize() < size / 3
     for wanted, served in zip(expected, quantised, strict=True):
@@ -67,7 +70,7 @@ def test_features_in_int8_have_length_1_to_the_last_bit(tmp_path: Path) -> None:
     """What follows the norm stays in float32: 8 bits would lose the small ones of 1,280 numbers."""
     seen = photos(4)
     features, _ = run(
-        quantization.int8(network("timm/tf_efficientnet_lite0"), seen), tmp_path, seen.pixels
+        quantization.int8(network("timm/tf_efficientnet_lite0"), seen), tmp_path, seen
     )
 
     for part in np.split(features, [1280, 1280 + 112], axis=1):
@@ -95,9 +98,9 @@ def test_pixels_go_into_the_first_convolution_as_they_are(tmp_path: Path) -> Non
     """Mean and deviation move into its weights; nothing but one node stands before it."""
     seen = photos(8)
     before = onnx_export.exported(Start(twice=False), size=SIZE, outputs=OUTPUTS)
-    expected, _ = run(before, tmp_path, seen.pixels)
+    expected, _ = run(before, tmp_path, seen)
     small = quantization.int8(before, seen)
-    quantised, _ = run(small, tmp_path, seen.pixels)
+    quantised, _ = run(small, tmp_path, seen)
     graph = small.graph
     (convolution,) = [node for node in graph.node if node.op_type == "Conv"]
     (reading,) = [node for node in graph.node if convolution.input[0] in node.output]
@@ -112,9 +115,9 @@ def test_pixels_with_another_user_stay_as_they_are(tmp_path: Path) -> None:
     """Then nothing moves, and the answers are right all the same."""
     seen = photos(8)
     before = onnx_export.exported(Start(twice=True), size=SIZE, outputs=OUTPUTS)
-    expected = run(before, tmp_path, seen.pixels)
+    expected = run(before, tmp_path, seen)
     small = quantization.int8(before, seen)
-    quantised = run(small, tmp_path, seen.pixels)
+    quantised = run(small, tmp_path, seen)
 
     assert "Sub" in {node.op_type for node in small.graph.node}
     np.testing.assert_allclose(quantised[0], expected[0], atol=0.02)
@@ -132,9 +135,7 @@ def test_a_network_too_large_for_one_file_is_quantised_alike(
         patch.setattr(onnx_graph, "LARGEST", 1000)
         large = quantization.int8(copy, sample)
 
-    for one, other in zip(
-        run(small, tmp_path, sample.pixels), run(large, tmp_path, sample.pixels), strict=True
-    ):
+    for one, other in zip(run(small, tmp_path, sample), run(large, tmp_path, sample), strict=True):
         assert np.array_equal(one, other)
 
 
@@ -152,16 +153,19 @@ def test_any_number_of_threads_makes_the_same_bytes() -> None:
     assert made[0] == made[1]
 
 
-def test_few_new_photos_hardly_change_the_sample() -> None:
-    """It goes by content: of 400 photos a tenth more replaces about a tenth of the sample."""
+def test_the_sample_goes_by_content() -> None:
+    """The order of the photos is nothing that a network may depend on."""
+    rows = [Row(str(i), "a", "train", "", "", f"{i * 7919 % 40:05}", 1, 1, 1) for i in range(40)]
+    pixels, back = photos(40), slice(None, None, -1)
+    one, other = Photos(rows, pixels, TARGETS), Photos(rows[back], pixels[back], TARGETS)
 
-    def chosen(n: int) -> set[str]:
-        hashes = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]
-        rows = [
-            Row(str(i), "a", "train", "", "", digest, 1, 1, 1) for i, digest in enumerate(hashes)
-        ]
-        some = Photos(rows, np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int64))
-        return {row.path for row in quantization.sample(some).rows}
+    assert len(quantization.sample(one)) == quantization.SAMPLE
+    assert np.array_equal(quantization.sample(one), quantization.sample(other))
 
-    assert len(chosen(400)) == quantization.SAMPLE
-    assert len(chosen(400) & chosen(440)) > 0.7 * quantization.SAMPLE
+
+def test_leaves_are_the_same_bytes_everywhere() -> None:
+    """Networks depend on them, and the cached features on the networks."""
+    drawn = quantization.leaves(SIZE)
+
+    assert drawn.shape == (quantization.SAMPLE, SIZE, SIZE, 3)
+    assert hashlib.sha256(drawn.tobytes()).hexdigest() == LEAVES

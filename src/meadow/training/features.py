@@ -1,8 +1,7 @@
 """Frozen features: what a backbone without its last layer makes of each photo, cached.
 
 The key is the network and the photo's pixels, so that all experiments share them: another head,
-another split or a new photo never computes an old one again. (In int8 a new photo may be one of
-those that set the scales: then it is another network.)
+another split or a new photo never computes an old one again.
 """
 
 import hashlib
@@ -43,7 +42,7 @@ def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
     """Return the ONNX file of a frozen backbone, `pixels` to `features`, and its SHA-256.
 
     It is exported once; from then on it comes from the cache, and PyTorch is not even imported.
-    One in int8 depends on the train photos too, see `quantization`.
+    Neither does it depend on the photos in int8: see `quantization.leaves`.
 
     Raises:
         MeadowError: see `architectures.build`.
@@ -55,10 +54,9 @@ def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
     key += [_code("architectures", "onnx_export", "onnx_graph")]
     file, content = _cached(key, partial(_export, p, weights, int(size)), f"{p.arch} as ONNX")
     if p.precision == "int8":
-        photos = quantization.sample(ready.photos("train"))
-        key = ["int8", content, onnxruntime.__version__, _code("quantization", "onnx_graph")]
-        key += [row.pixels_sha256 for row in photos.rows]
-        file, content = _cached(key, partial(_quantise, file, photos), f"{p.arch} in int8")
+        key = ["int8", content, *map(version, ("onnxruntime", "pillow"))]
+        key += [_code("quantization", "onnx_graph")]
+        file, content = _cached(key, partial(_quantise, file, int(size)), f"{p.arch} in int8")
     return file, content
 
 
@@ -91,8 +89,9 @@ def _export_here(p: Train, weights: Weights, size: int, file: Path) -> None:
     onnx_graph.save(exported, file)
 
 
-def _quantise(network: Path, photos: Photos, file: Path) -> None:
-    onnx_graph.save(quantization.int8(onnx.load(network), photos), file)
+def _quantise(network: Path, size: int, file: Path) -> None:
+    pixels = quantization.leaves(size)
+    onnx_graph.save(quantization.int8(onnx.load(network), pixels), file)
 
 
 def examples(

@@ -1,14 +1,16 @@
 """A network in 8-bit integers: half the time of a photo and a quarter of the bytes.
 
-Activations get one scale a tensor, from the range that some photos show; weights one a channel.
+Activations get one scale a tensor, from the range that some pictures show; weights one a channel.
 On the 400 photos a head on these features is as good as one on those in float32
 (docs/experiments.md). It takes a processor that multiplies 8-bit integers without overflow (VNNI:
 x86 since 2019, ARM since 2018); where there is none, ONNX Runtime may cut sums off.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import sqrt
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import onnx
@@ -16,11 +18,14 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from PIL import Image, ImageDraw
 
 from meadow.pipeline.manifest import Photos
 from meadow.training import onnx_graph
 
-SAMPLE = 32  # photos whose activations set the scales; 16 and 64 give the same accuracy
+SAMPLE = 32  # pictures whose activations set the scales; 16 and 64 give the same accuracy
+DISCS = 1000  # a picture
+Pixels = NDArray[np.uint8]
 KINDS = [
     "Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "Concat",
     "GlobalAveragePool", "AveragePool", "Sigmoid", "HardSigmoid",
@@ -28,21 +33,45 @@ KINDS = [
 PIXELS = "pixels.centred"
 
 
-def sample(photos: Photos) -> Photos:
-    """Return the `SAMPLE` photos with the lowest hashes: few new photos change which these are."""
+def sample(photos: Photos) -> Pixels:
+    """Return the `SAMPLE` photos with the lowest hashes, for a network trained on these."""
     chosen = sorted(range(len(photos.rows)), key=lambda i: photos.rows[i].pixels_sha256)[:SAMPLE]
-    rows = [photos.rows[i] for i in chosen]
-    return Photos(rows, photos.pixels[chosen], photos.targets[chosen])
+    return photos.pixels[chosen]
 
 
-def int8(network: ModelProto, photos: Photos) -> ModelProto:
+def leaves(size: int) -> Pixels:
+    """Draw `SAMPLE` pictures of discs on discs, (`SAMPLE`, size, size, 3), for a frozen network.
+
+    Radii r as frequent as 1/r^3 give edges and contrasts of all sizes, as photos have them (Lee,
+    Mumford and Huang 2001, "dead leaves"). So the scales are as good as those of a set's own photos
+    (docs/experiments.md), and the network stays the same when photos come. Nothing here is rounded
+    differently by another machine.
+    """
+    random, pictures = Random(0), []
+    for _ in range(SAMPLE):
+        base, spread = [random.randrange(256) for _ in "RGB"], random.randrange(16, 128)
+        least = size / 2 ** random.randrange(4, 9)
+        picture = Image.new("RGB", (size, size), tuple(base))
+        draw = ImageDraw.Draw(picture)
+        for _ in range(DISCS):
+            radius = int(least / sqrt(1 - random.random()))
+            x, y, light = *random.choices(range(size), k=2), random.randrange(-spread, spread)
+            tints = random.choices(range(-spread // 2, spread // 2), k=3)
+            colour = [min(max(b + light + t, 0), 255) for b, t in zip(base, tints, strict=True)]
+            box = x - radius, y - radius, x + radius, y + radius
+            draw.ellipse(box, fill=tuple(colour))
+        pictures.append(np.asarray(picture))
+    return np.stack(pictures)
+
+
+def int8(network: ModelProto, pixels: Pixels) -> ModelProto:
     """Quantise a network that takes `pixels`; its inputs and outputs stay as they are.
 
     Texture stays in float32: it is a logarithm, and small deviations would become none.
 
     Args:
         network: float32, as `onnx_export.exported` gives it.
-        photos: that set the scales; see `sample`.
+        pixels: of the pictures that set the scales, (n, size, size, 3).
 
     """
     scales = {}
@@ -66,7 +95,7 @@ def int8(network: ModelProto, photos: Photos) -> ModelProto:
         quantize_static(
             named,
             target,
-            _Reader(photos),
+            _Reader(pixels),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
@@ -81,8 +110,8 @@ def int8(network: ModelProto, photos: Photos) -> ModelProto:
 
 
 class _Reader(CalibrationDataReader):
-    def __init__(self, photos: Photos) -> None:
-        self.left = iter(photos.pixels)
+    def __init__(self, pixels: Iterable[NDArray[np.uint8]]) -> None:
+        self.left = iter(pixels)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         pixels = next(self.left, None)
