@@ -8,6 +8,7 @@ lives in a network namespace and a temporary folder. A check that fails ends it 
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,10 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from clones import runner, toy_clone
 from engine import BASE, docker, engine
 from engine import PATH as ENGINE_PATH
 from node import REGISTRY, Node, node
+from PIL import Image
 from servers import meadow
 
 from meadow.storage import go_tools
@@ -43,6 +46,7 @@ patches:
       - {{op: replace, path: /spec/template/spec/containers/0/resources/requests/cpu, value: 100m}}
       - {{op: replace, path: /spec/template/spec/containers/0/resources/limits/cpu, value: 400m}}
 """
+PROBLEMS: list[str] = []
 SPACE = "--namespace=meadow-prod"
 STABLE = "--selector=app.kubernetes.io/name=meadow,track=stable"
 SLOW = """
@@ -113,6 +117,13 @@ class Project:
         return time.monotonic() - began, done.stderr if done.returncode else ""
 
 
+def draw(path: Path) -> Path:
+    """Draw a photo of 12 megapixels, as a phone makes them: pods are busy, and vegeta is not."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(pixels).resize((4000, 3000)).save(path, quality=90)
+    return path
+
+
 class Load:
     """Photos that vegeta sends to the Service, from inside the cluster."""
 
@@ -150,6 +161,19 @@ def failed(figures: dict[str, Any]) -> int:
     return sum(number for status, number in figures["status_codes"].items() if status != "200")
 
 
+def lossless(what: str, figures: dict[str, Any]) -> None:
+    """Require that every request was answered."""
+    tell(f"{what}: failed requests of {figures['requests']}", failed(figures))
+    require(not failed(figures), f"{what}: {figures['status_codes']} {figures['errors']}")
+
+
+def require(condition: bool, what: str) -> None:
+    """Note what is not as it has to be; the rest is tried all the same."""
+    if not condition:
+        print(what, file=sys.stderr, flush=True)
+        PROBLEMS.append(what)
+
+
 def images(cluster: Node) -> Counter[str]:
     """Count the pods of the stable track by their images."""
     text = cluster.kubectl("get", "pods", SPACE, STABLE, "--output=json").stdout
@@ -176,7 +200,7 @@ def main() -> None:
             project.spoil("v2.1.0", "meadow/serving/pool.py", pool + SLOW.encode())
             project.register("v2.2.0")
             project.push("meadow:v1.0.0", "v2.2.0")
-        photo = next((project.folder / "data/raw").rglob("*.jpg"))
+        photo = draw(top / "photo.jpg")
         seconds, refusal = project.deploy("v1.0.0")
         assert not refusal, refusal
         tell("first deployment, 2 pods", f"{seconds:.1f} s")
@@ -188,6 +212,7 @@ def main() -> None:
         bad(project, cluster)
         faults(cluster, load, rate)
         scaling(cluster, load)
+    sys.exit(bool(PROBLEMS))
 
 
 def releases(project: Project, load: Load, rate: int) -> None:
@@ -195,10 +220,9 @@ def releases(project: Project, load: Load, rate: int) -> None:
     for what, version in (("promotion of a new version", "v1.1.0"), ("rollback", "v1.0.0")):
         with load.during(50, rate) as figures:
             seconds, refusal = project.deploy(version)
-        assert not refusal, refusal
+        require(not refusal, refusal)
         tell(f"{what} until all pods answer, under load", f"{seconds:.1f} s")
-        tell(f"failed requests of {figures['requests']}", failed(figures))
-        assert not failed(figures), figures
+        lossless(what, figures)
 
 
 def bad(project: Project, cluster: Node) -> None:
@@ -208,8 +232,8 @@ def bad(project: Project, cluster: Node) -> None:
         ("does not start", "v2.0.0"), ("is slow", "v2.1.0"), ("answers wrongly", "v2.2.0"),
     ):  # fmt: skip
         seconds, refusal = project.deploy(version)
-        assert "No other pod has it" in refusal, refusal
-        assert images(cluster).keys() == before.keys()
+        require("No other pod has it" in refusal, f"{version}: {refusal}")
+        require(images(cluster).keys() == before.keys(), f"{version}: {images(cluster)}")
         tell(f"a version that {what} is refused, no pod but the canary had it", f"{seconds:.1f} s")
 
 
@@ -218,8 +242,7 @@ def faults(cluster: Node, load: Load, rate: int) -> None:
     pod = cluster.kubectl("get", "pods", SPACE, STABLE, "--output=name").stdout.split()[0]
     with load.during(25, rate) as figures:
         cluster.kubectl("delete", pod, SPACE, "--wait=false")
-    tell(f"a deleted pod: failed requests of {figures['requests']}", failed(figures))
-    assert not failed(figures), figures
+    lossless("a deleted pod", figures)
     with load.during(25, rate) as figures:
         kill_worker(cluster)
     tell(f"a killed process: failed requests of {figures['requests']}", failed(figures))

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,10 +25,9 @@ from meadow.storage import go_tools
 FILE = ROOT / "deploy/Dockerfile"
 SERVING = (ROOT / "docs/serving.md").read_text("utf-8")
 LARGEST = 270  # MB that Meadow adds to its base
-HARDENED = (
-    "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--memory=1g", "--cpus=1",
-    "--security-opt=no-new-privileges:true",
-)  # fmt: skip
+PAGE = (ROOT / "docs/operating.md").read_text("utf-8").replace("\\\n", "")
+# Of the command of the page; but without a network, as the engine has none.
+(RUN,) = re.findall(r"^docker run --detach (.*) --publish \S+ meadow:\S+$", PAGE, re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ def test_it_holds_what_it_needs_and_no_more(image: Image) -> None:
 @pytest.fixture
 def container(image: Image) -> Iterator[str]:
     """Run the image as docs/operating.md does, without any network."""
-    name = docker(image.host, "run", "--detach", *HARDENED, "--health-interval=1s", image.tags[0])
+    options = (*shlex.split(RUN), "--network=none", "--health-interval=1s")
+    name = docker(image.host, "run", "--detach", *options, image.tags[0])
     yield name
     docker(image.host, "rm", "--force", name)
 
@@ -211,15 +212,19 @@ def test_compose_brings_it_up_healthy(image: Image, tmp_path: Path) -> None:
     project, alone = image.project, tmp_path / "alone.yaml"
     runner(project)(sys.executable, "-m", "meadow.deployment.env_file")
     alone.write_text("services: {service: {network_mode: none, ports: !reset []}}\n")
-    command = (
-        str(go_tools.binary("docker-compose")), "--file=deploy/compose.yaml", f"--file={alone}",
-        "--profile=service",
-    )  # fmt: skip
+    (line,) = re.findall(r"^docker compose (.* up .*)$", PAGE, re.MULTILINE)
+    before, _, after = line.partition(" up ")
+    options = (*shlex.split(before), f"--file={alone}")
+    program = str(go_tools.binary("docker-compose"))
+
+    def compose(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return attempt(project, program, *options, *arguments, DOCKER_HOST=image.host)
+
     try:
-        up = attempt(project, *command, "up", "--detach", "--wait", DOCKER_HOST=image.host)
-        states = attempt(project, *command, "ps", "--format=json", DOCKER_HOST=image.host).stdout
+        up = compose("up", *shlex.split(after))
+        states = compose("ps", "--format=json").stdout
     finally:
-        attempt(project, *command, "down", DOCKER_HOST=image.host)
+        compose("down")
 
     assert up.returncode == 0, up.stderr
     assert json.loads(states)["Health"] == "healthy"
