@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -63,6 +64,17 @@ def test_every_answer_has_id_and_headers(method: str, path: str, status: int) ->
         assert error["code"] == status
         assert error["request_id"] == answer.headers["x-request-id"]
     assert "secret" not in answer.text
+
+
+def test_a_service_that_is_to_end_sends_its_clients_away(tmp_path: Path) -> None:
+    """A request on a connection that is just being closed would be lost."""
+    file = tmp_path / "drain"
+    guard = guarded(drain=file)
+    before = ask(guard, "GET", "/health").headers
+    file.touch()
+
+    assert "connection" not in before
+    assert ask(guard, "GET", "/health").headers["connection"] == "close"
 
 
 def test_labels_are_those_of_the_routes() -> None:

@@ -119,6 +119,9 @@ class _Exchange:
             present = {name.lower() for name, _ in headers}
             headers += [(b"x-request-id", self.id.encode()), *HEADERS]
             headers += [(name, value) for name, value in DEFAULTS if name not in present]
+            drain = self.guard.settings.drain
+            if drain and drain.exists():  # the client asks another pod from now on
+                headers.append((b"connection", b"close"))
         await self._send(message)
 
     def record(self) -> None:

@@ -33,6 +33,7 @@ class Settings(BaseModel):
     access_log: bool = Field(default=True, description="a JSON line a request on stdout")
     events: Path | None = Field(None, description="file of prediction events; none")
     events_size: int = Field(10 * 2**20, ge=1024, description="bytes of one such file; 5 are kept")
+    drain: Path | None = Field(None, description="while this file exists, answers end connections")
 
     @field_validator("cors", mode="before")
     @classmethod
