@@ -70,7 +70,8 @@ class DataParallel:
             parameter.grad = _sum(parts)
         for buffer, values in zip(self.network.buffers(), zip(*buffers, strict=True), strict=True):
             if buffer.is_floating_point():
-                buffer.copy_(_sum(values) / len(values))
+                # by their changes: the mean of equal values can differ from them in its last bit
+                buffer += _sum([value - buffer for value in values]) / len(values)
             else:  # the count of batches that batch norm has seen
                 buffer.copy_(values[0])
         return float(_sum(losses))
