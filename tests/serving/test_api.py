@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -25,12 +26,38 @@ def test_a_model_is_described_with_its_own_figures_alone(project: Path) -> None:
         assert api._describe(classifier, settings).metrics == expected
 
 
+def ask_batch(photos: list[bytes], **settings: int) -> list[dict[str, Any]]:
+    """Answer a batch by a classifier of two colours."""
+    colour_classifier(FOLDER, ["gold", "moss"])
+    limits = Settings.model_validate(settings)
+    service = Guard(api.create(Classifier.load(), limits, MagicMock()), limits, MagicMock())
+    files = [("files", ("x", data)) for data in photos]
+    answer = TestClient(service).post("/predict/batch", files=files)
+    assert answer.status_code == 200
+    predictions: list[dict[str, Any]] = answer.json()["predictions"]
+    return predictions
+
+
+def test_a_batch_is_worked_on_by_all_threads_at_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One client that sends one request keeps all cores busy."""
+    meeting = threading.Barrier(3)
+    classify = pool.classify
+
+    def together(*arguments: Any) -> object:
+        meeting.wait(30)
+        return classify(*arguments)
+
+    monkeypatch.setattr(api, "classify", together)
+
+    assert all("label" in each for each in ask_batch([encoded(photo(1))] * 6, threads=3))
+
+
 def test_a_fault_with_one_photo_of_a_batch_spoils_no_other(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It has a 500 in its place, and the log says why."""
-    colour_classifier(FOLDER, ["gold", "moss"])
-    service = Guard(api.create(Classifier.load(), Settings(), MagicMock()), Settings(), MagicMock())
     photos = [encoded(photo(number)) for number in range(3)]
     classify = pool.classify
 
@@ -40,11 +67,8 @@ def test_a_fault_with_one_photo_of_a_batch_spoils_no_other(
         return classify(classifier, data, *rest)
 
     monkeypatch.setattr(api, "classify", failing)
-    files = [("files", ("x", data)) for data in photos]
-    answer = TestClient(service).post("/predict/batch", files=files)
-    first, second, third = answer.json()["predictions"]
+    first, second, third = ask_batch(photos)
 
-    assert answer.status_code == 200
     assert second["error"]["code"] == 500
     assert {"label"} <= first.keys() & third.keys()
     assert "no room" in caplog.text
