@@ -116,6 +116,20 @@ def test_rollbacks_go_back_version_by_version(run: Run) -> None:
     assert len(tags(run)) == 7
 
 
+def test_what_was_deprecated_does_not_come_back(run: Run) -> None:
+    """By GTO's own command; a rollback passes over it."""
+    for name in ("v1.0.0", "v1.1.0"):
+        registry.promote(name, "prod")
+    registry.promote("v1.2.0", "prod", "tried")
+    run("gto", "deprecate", registry.ARTIFACT, "v1.1.0")
+    registry.rollback("prod")
+
+    assert [version.name for version in registry.versions()] == ["v1.2.0", "v1.0.0"]
+    holder = registry.in_stage("prod")
+    assert holder
+    assert holder.name == "v1.0.0"
+
+
 def test_a_colleagues_promotion_counts(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

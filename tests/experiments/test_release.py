@@ -16,7 +16,8 @@ from servers import BUCKET, Server, meadow, point
 from meadow.pipeline.ports import answers, free_port
 
 pytestmark = pytest.mark.slow
-BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/operating.md").read_text(), re.DOTALL)
+PAGE = (ROOT / "docs/operating.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 RELEASE, PROMOTE, BESIDE = (
     [line.partition("#")[0] for line in block.splitlines()] for block in BLOCKS[:3]
 )
@@ -125,6 +126,9 @@ def test_dvc_and_gto_get_what_is_in_a_stage(clone: Path, run: Run) -> None:
     ]
     assert re.search(r"classifier .* v1\.1\.1 .* v1\.0\.0 ", run("sh", "-c", BESIDE[0]))
 
+    (get,) = re.findall(r"^dvc artifacts .*/opt/.*", PAGE, re.MULTILINE)
+    run("sh", "-c", get.replace("/opt/meadow", str(clone / "opt")))
+    assert (clone / "opt/v1.1.0/bento.yaml").exists()
     port = str(free_port())
     command = [*shlex.split(BESIDE[2]), "--port", port]
     with subprocess.Popen(command, cwd=clone, env=surroundings(clone)) as server:

@@ -59,11 +59,11 @@ class Version:
 
 def versions() -> list[Version]:
     """Return all released versions, newest first."""
-    events = _events("registration", "deregistration")
-    active = {event["version"]: event for event in events if event["event"] == "registration"}
-    for event in events:
-        if event["event"] == "deregistration":
-            active.pop(event["version"], None)
+    active: dict[str, dict[str, Any]] = {}
+    for event in _events("registration", "deregistration"):
+        active.pop(event["version"], None)
+        if event["event"] == "registration":
+            active[event["version"]] = event
     holders = {stage: history[-1] for stage, history in _stages().items() if history}
     listed = [
         Version(
@@ -142,7 +142,8 @@ def rollback(stage: str) -> None:
 
     """
     fetch()
-    history = _stages().get(stage, [])
+    known = {version.name for version in versions()}
+    history = [name for name in _stages().get(stage, []) if name in known]
     if len(history) < 2:
         raise MeadowError(
             f"there is no version to go back to in {stage!r}:"
