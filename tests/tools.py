@@ -17,6 +17,7 @@ import pytest
 MODULES = Path(__file__).with_name("node_modules")
 PHOTOS = Path(__file__).parents[2] / "shared/photos/dandelion-grass"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 # In it a command may mount; a user without root becomes root of a user namespace of his own.
 NAMESPACE = ("unshare", *(["--map-root-user"] if os.geteuid() else []), "--mount")
 PREFIX = "for want of "
@@ -58,6 +59,9 @@ TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
         lambda: Path("/usr/lib/cni/bridge").exists() and shutil.which("conntrack"),
     ),
     "etcd": ("apt-get install etcd-server", lambda: shutil.which("etcd")),
+    "shellcheck": ("apt-get install shellcheck", lambda: shutil.which("shellcheck")),
+    "nginx": ("apt-get install nginx-light", lambda: NGINX),
+    "systemd-analyze": ("apt-get install systemd", lambda: shutil.which("systemd-analyze")),
     "mount namespaces": ("unshare --mount, by root or with user namespaces", _namespaces),
     "network namespaces": (
         "apt-get install iproute2; unshare --net, by root or with user namespaces",

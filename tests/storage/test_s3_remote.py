@@ -1,8 +1,6 @@
 """What can be wrong between a project and its remote, against a real server."""
 
-import datetime
 import http.server
-import ipaddress
 import json
 import threading
 import time
@@ -10,10 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from certificates import self_signed
 from clones import attempt, runner
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from servers import BUCKET, KEY, SECRET, Server, meadow, point, small_project
 
 from meadow.errors import MeadowError
@@ -224,40 +220,9 @@ def test_only_a_404_of_the_object_is_a_missing_object(
     assert (caught.type is MissingError) == (b"NoSuchKey" in answer[1])
 
 
-def certificate(folder: Path) -> Path:
-    """Write a self-signed certificate of the loopback as MinIO wants it; return its file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    folder.mkdir()
-    (folder / "public.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "private.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return folder / "public.crt"
-
-
 def test_a_certificate_of_ones_own_needs_its_file(folder: Path, tmp_path: Path) -> None:
     """Without ssl_verify a clear refusal, with it share and verify work."""
-    ca = certificate(tmp_path / "certificates")
+    ca = self_signed(tmp_path / "certificates")
     server = Server(tmp_path / "tls", ca.parent)
     try:
         server.client(verify=str(ca)).create_bucket(Bucket=BUCKET)
