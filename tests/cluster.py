@@ -129,9 +129,10 @@ class Cluster:
 
 
 @contextmanager
-def api_server(folder: Path) -> Iterator[Cluster]:
+def api_server(folder: Path, *options: str) -> Iterator[Cluster]:
     """Run an API server without nodes, on the loopback."""
-    cluster = Cluster(folder, options=("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"))
+    loopback = ("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1")
+    cluster = Cluster(folder, options=(*loopback, *options))
     try:
         cluster.serve()
         yield cluster

@@ -35,12 +35,17 @@ class Server:
         data: its folder.
         certificates: the folder of those that it serves HTTPS with.
         inside: a command that runs the server's command, its last arguments.
+        environment: more variables, MinIO's settings.
         endpoint: its URL.
 
     """
 
     def __init__(
-        self, data: Path, certificates: Path | None = None, inside: Sequence[str] = ()
+        self,
+        data: Path,
+        certificates: Path | None = None,
+        inside: Sequence[str] = (),
+        **environment: str,
     ) -> None:
         need("Go")
         with socket.socket() as probe:
@@ -49,6 +54,7 @@ class Server:
         self.data = data
         self.certificates = certificates
         self.inside = inside
+        self.environment = environment
         self.address = f"127.0.0.1:{port}"
         self.endpoint = f"{'https' if certificates else 'http'}://{self.address}"
         self.start()
@@ -60,7 +66,12 @@ class Server:
             command += ["--certs-dir", str(self.certificates)]
         self.process = subprocess.Popen(
             [*self.inside, *command, str(self.data)],
-            env={**os.environ, "MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET},
+            env={
+                **os.environ,
+                "MINIO_ROOT_USER": KEY,
+                "MINIO_ROOT_PASSWORD": SECRET,
+                **self.environment,
+            },
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         context = ssl._create_unverified_context()  # noqa: S323

@@ -29,6 +29,8 @@ TOOLS = {
     "minio": GoTool("github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c"),
     "vegeta": GoTool("github.com/tsenart/vegeta/v12", "v12.12.0"),
     "docker-compose": GoTool("github.com/docker/compose/v5", "v5.1.2", "cmd"),
+    "actionlint": GoTool("github.com/rhysd/actionlint", "v1.7.12", "cmd/actionlint"),
+    "act": GoTool("github.com/nektos/act", "v0.2.89"),
     "kube-score": GoTool("github.com/zegl/kube-score", "v1.20.0", "cmd/kube-score"),
     "crane": GoTool("github.com/google/go-containerregistry", "v0.22.1", "cmd/crane"),
     "metrics-server": GoTool("sigs.k8s.io/metrics-server", "v0.9.0", "cmd/metrics-server"),
