@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 from tools import need
 from toys import colour_classifier, encoded
 
+from meadow.inference.classifier import Classifier
+from meadow.inference.reference import Reference
+from meadow.inference.signals import DIGITS, SIGNALS, look
 from meadow.pipeline.ports import answers, free_port
 from meadow.serving import server
 
@@ -34,6 +38,7 @@ INTERVAL = "3s"  # of scrapes and rules; 15 s as committed
 WITHIN = 60  # seconds from a cause to its alert
 HELD = 1_000_000  # bytes of bodies
 STANDING = {"MeadowLogLost", "MeadowVersionsDiffer"}  # two models, and events that have no folder
+GOLD, PLUM = (encoded(Image.new("RGB", (80, 80), tint)) for tint in ("gold", "#4040ff"))
 NAMES = sorted({alert["alert"] for alert in ALERTS})
 
 
@@ -141,6 +146,20 @@ class Watched:
         return series
 
 
+def reference_of(model: Path, photo: bytes) -> Reference:
+    """Return the reference of a model that has seen nothing but this photo."""
+    classifier = Classifier.load(model)
+    answer = classifier.predict(photo)
+    measured = {
+        "confidence": answer.probabilities.max().round(DIGITS),
+        "distance": round(answer.distance, DIGITS),
+        "bytes": len(photo),
+        **look(classifier.preprocessing(photo)),
+    }
+    nothing = np.zeros(100, np.int64)
+    return Reference({name: np.full(100, measured[name]) for name in SIGNALS}, nothing, nothing)
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """Run the committed configuration, with other addresses and shorter intervals."""
@@ -153,6 +172,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         urls, stops = [], []
         for classes in (["gold", "moss"], ["gold", "moss", "plum"]):
             model = colour_classifier(folder / str(len(classes)), classes)
+            reference_of(model, GOLD).save(model)
             service = stack.enter_context(ExitStack())
             urls.append(
                 service.enter_context(
@@ -179,7 +199,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             "http://127.0.0.1:9095", receiver.url
         )
         for name, text in texts.items():
-            short = re.sub(r"(for|interval): (15s|1m|15m)\b", rf"\1: {INTERVAL}", text)
+            short = re.sub(r"(for|interval): (15s|1m|5m|15m)\b", rf"\1: {INTERVAL}", text)
             (folder / name).write_text(short)
         for command in (
             ["prometheus", f"--config.file={folder}/prometheus.yml",
@@ -243,9 +263,8 @@ def test_the_dashboard_is_one_of_grafana(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_each_panel_shows_something_and_no_alert_is_false(watched: Watched) -> None:
     """Each query of the dashboard has an answer while photos come, of which few are odd or none."""
-    gold, plum = (encoded(Image.new("RGB", (80, 80), tint)) for tint in ("gold", "#4040ff"))
     with ExitStack() as stack:
-        for body, pause in ((gold, 0.05), (plum, 1.5), (b"hello", 1.5)):
+        for body, pause in ((GOLD, 0.05), (PLUM, 1.5), (b"hello", 1.5)):
             posting(stack, watched.urls[0], body, clients=1, pause=pause)
         queries = shown(json.loads(BOARD.read_text()))
         end = time.monotonic() + WITHIN
@@ -266,7 +285,6 @@ def numbers(series: list[dict[str, Any]]) -> list[float]:
 @pytest.mark.slow
 def test_each_alert_arrives(watched: Watched) -> None:
     """Two services are flooded, are sent noise and no photos, and end one after the other."""
-    plum = encoded(Image.new("RGB", (80, 80), "#4040ff"))
     large = encoded(Image.new("RGB", (3000, 3000), "gold"), "PNG")
     url, receiver = watched.urls[0], watched.receiver
     receiver.wait(STANDING, time.monotonic())
@@ -276,9 +294,9 @@ def test_each_alert_arrives(watched: Watched) -> None:
         took = receiver.wait({"MeadowSlow", "MeadowQueueFull"}, began)
     with ExitStack() as stack:
         began = time.monotonic()
-        for body in (plum, b"hello", bytes(HELD + 1)):
+        for body in (PLUM, b"hello", bytes(HELD + 1)):
             posting(stack, url, body, clients=1, pause=0.05)
-        provoked = {"Faults", "Rejects", "Memory", "Unlike"}
+        provoked = {"Faults", "Rejects", "Memory", "Unlike", "Drift"}
         took |= receiver.wait({f"Meadow{name}" for name in provoked}, began)
     for stop, name in zip(watched.stop, ("MeadowInstanceDown", "MeadowDown"), strict=True):
         began = time.monotonic()

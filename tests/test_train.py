@@ -64,7 +64,7 @@ def test_same_inputs_same_bytes_at_any_number_of_threads(
     set_params(runtime={"workers": 3})
     train.train()
 
-    files = ["model.json", "model.onnx", "weights.safetensors"]
+    files = ["model.json", "model.onnx", "reference.npy", "weights.safetensors"]
     assert sorted(first) == ["held_out.npy"] * ("cv_log_loss" in METHODS[method].figures) + files
     assert first == hashes()
 

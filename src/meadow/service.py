@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from meadow.inference.classifier import Classifier
+from meadow.inference.reference import FILE, Reference
 from meadow.serving import api
 from meadow.serving.middleware import Guard
 from meadow.serving.settings import Settings
@@ -49,7 +50,10 @@ class PhotoClassifier:
     def __init__(self) -> None:
         classifier = Classifier.load(MODEL)
         worker = bentoml.server_context.worker_index or 1
-        self.telemetry = Telemetry(SETTINGS, classifier.classes, classifier.version, worker)
+        reference = Reference.load(MODEL) if (MODEL / FILE).exists() else None  # of an older train
+        self.telemetry = Telemetry(
+            SETTINGS, classifier.classes, classifier.version, worker, reference
+        )
         routes = api.create(classifier, SETTINGS, self.telemetry)
         self.app: ASGIApp = Guard(routes, SETTINGS, self.telemetry)
         if SETTINGS.cors:

@@ -1,8 +1,8 @@
 """Train the classifier with the method of params.yaml.
 
 Reads:  data/prepared/ (train and val), models/pretrained/, section `train` of params.yaml.
-Writes: models/classifier/ (model.onnx, weights.safetensors, model.json, and held_out.npy
-        where the method is cross-validated), and with DVCLive
+Writes: models/classifier/ (model.onnx, weights.safetensors, model.json, reference.npy, and
+        held_out.npy where the method is cross-validated), and with DVCLive
         metrics/train/ (metrics.json and plots).
 """
 
@@ -15,9 +15,12 @@ from safetensors.numpy import save_file
 from meadow import params
 from meadow.errors import run
 from meadow.inference import classifier
+from meadow.inference.reference import MOST, Reference
+from meadow.inference.signals import DIGITS, LOOK, look
 from meadow.pipeline import atomic, manifest
+from meadow.pipeline.manifest import Prepared, Row
 from meadow.training import onnx_graph
-from meadow.training.methods import METHODS
+from meadow.training.methods import METHODS, Trained
 from meadow.training.weights import Weights
 
 METRICS = Path("metrics/train")
@@ -45,6 +48,7 @@ def train() -> None:
         save_file(trained.tensors, out / "weights.safetensors")
         if trained.held_out is not None:
             np.save(out / classifier.HELD_OUT, trained.held_out)
+        reference(ready, trained).save(out)
         network = onnx_graph.with_neighbours(trained.network, trained.neighbours)
         onnx_graph.save(network, out / classifier.NETWORK)
         classifier.describe(
@@ -62,6 +66,32 @@ def train() -> None:
         )
     kept = ", ".join(f"{name} {value:.4g}" for name, value in trained.figures.items())
     print(f"{p.arch}, {p.method}: {kept}; in {classifier.FOLDER}")
+
+
+def reference(ready: Prepared, trained: Trained) -> Reference:
+    """Return what new photos are compared with, of the photos that the network did not learn from.
+
+    Of more than `MOST` those with the least hashes are taken.
+    """
+    looks: list[dict[str, float]] = []
+    rows: list[Row] = []
+    for split in (ready.photos("train"), ready.photos("val")):
+        rows += split.rows
+        looks += [look(photo) for photo in split.pixels]
+    unseen = slice(len(rows) - len(trained.unseen), None)
+    rows, looks = rows[unseen], looks[unseen]
+    signals = {
+        "confidence": trained.unseen.max(axis=1).round(DIGITS),
+        "distance": trained.neighbours.distances.round(DIGITS),
+        "bytes": np.array([row.size for row in rows], np.float64),
+        **{name: np.array([values[name] for values in looks]) for name in LOOK},
+    }
+    chosen = sorted(range(len(rows)), key=lambda i: rows[i].sha256)[:MOST]
+    return Reference(
+        signals={name: values[chosen] for name, values in signals.items()},
+        actual=ready.targets(rows)[chosen],
+        predicted=trained.unseen.argmax(axis=1)[chosen],
+    )
 
 
 if __name__ == "__main__":

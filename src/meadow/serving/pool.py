@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from meadow.inference.classifier import Answer, Classifier
+from meadow.inference.signals import look
 from meadow.serving.refusals import Refused
 
 YIELDING = 10  # niceness of a thread in the background
@@ -86,7 +87,7 @@ class Classified:
     Attributes:
         answer: the classifier's.
         queue, decode, network: seconds that it waited, was decoded and resized, was classified.
-        brightness, contrast: mean and standard deviation of what the network saw, 0 to 255.
+        look: see `signals.look`.
 
     """
 
@@ -94,8 +95,7 @@ class Classified:
     queue: float
     decode: float
     network: float
-    brightness: float
-    contrast: float
+    look: dict[str, float]
 
 
 def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float) -> Classified:
@@ -111,14 +111,12 @@ def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float)
     decoded = time.perf_counter()
     answer = classifier.answer(pixels)
     done = time.perf_counter()
-    seen = pixels[::8, ::8]  # enough for a mean
     return Classified(
         answer=answer,
         queue=taken - came,
         decode=decoded - taken,
         network=done - decoded,
-        brightness=round(float(seen.mean()), 1),
-        contrast=round(float(seen.std()), 1),
+        look=look(pixels),
     )
 
 

@@ -17,6 +17,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, cast
 
+from meadow.inference.reference import Reference
+from meadow.inference.signals import DIGITS, SIGNALS
+from meadow.serving.drift_window import DriftWindow
 from meadow.serving.pool import Classified
 from meadow.serving.refusals import REASONS
 from meadow.serving.settings import Settings
@@ -32,7 +35,12 @@ class Telemetry:
     """Counts and writes; the number of series depends on routes and classes alone."""
 
     def __init__(
-        self, settings: Settings, classes: Sequence[str], version: str, worker: int = 1
+        self,
+        settings: Settings,
+        classes: Sequence[str],
+        version: str,
+        worker: int = 1,
+        reference: Reference | None = None,
     ) -> None:
         # Here, not above: BentoML first has to say where the processes meet.
         from prometheus_client import Counter, Gauge, Histogram
@@ -62,6 +70,14 @@ class Telemetry:
         self.dropped = Counter("meadow_log_dropped", "Lines that were not written")
         info = Gauge("meadow_model_info", "Model", ["version"], multiprocess_mode="livemax")
         info.labels(version[:12]).set(1)
+        self.drift = None
+        if reference:
+            drift = Gauge(
+                "meadow_drift", "Of the last 200 photos; from 1 on it is no chance", ["signal"],
+                multiprocess_mode="livemax",
+            )  # fmt: skip
+            gauges = {name: drift.labels(name) for name in SIGNALS}
+            self.drift = DriftWindow(reference, lambda name, value: gauges[name].set(value))
         self.access = self.events = None
         if settings.access_log:
             self.access = Lines(logging.StreamHandler(sys.stdout), self.dropped.inc)
@@ -102,19 +118,24 @@ class Telemetry:
         self.distance.observe(answer.distance)
         if not answer.in_distribution:
             self.unlike.inc()
+        signals = {
+            "distance": round(answer.distance, DIGITS),
+            **classified.look,
+            "bytes": size,
+        }
+        probabilities = [round(float(p), DIGITS) for p in answer.probabilities]
+        if self.drift:
+            self.drift.add({"confidence": max(probabilities), **signals})
         if self.events:
             self.events.write(
                 {
                     "request_id": request_id,
                     "model": self.version[:12],
                     "label": self.classes[answer.best],
-                    "probabilities": [round(float(p), 6) for p in answer.probabilities],
+                    "probabilities": probabilities,
                     "set_size": int(answer.prediction_set.sum()),
-                    "distance": round(answer.distance, 6),
                     "in_distribution": answer.in_distribution,
-                    "brightness": classified.brightness,
-                    "contrast": classified.contrast,
-                    "bytes": size,
+                    **signals,
                 }
             )
 

@@ -42,6 +42,8 @@ class Trained:
         figures: of what was kept, by group/name; they need not be the last that were logged.
         neighbours: what a new photo is compared with.
         set_threshold: see `conformal.threshold`.
+        unseen: probabilities of photos that the network did not learn from, as it answers them, (m,
+            classes): of the last m train and val photos, those of `neighbours.distances`.
         held_out: log-probabilities of the train, then the val photos, (n, classes), each by a model
             that did not learn from the photo; None where there are none.
 
@@ -53,6 +55,7 @@ class Trained:
     figures: dict[str, float]
     neighbours: Neighbours
     set_threshold: float
+    unseen: NDArray[np.float64]
     held_out: NDArray[np.float32] | None = None
 
 
@@ -80,6 +83,7 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
     head = probe.fit(examples, l2, workers=workers)
     for log_loss in head.log_loss.values():
         log({"cv/log_loss": log_loss})
+    unseen = np.exp(head.held_out, dtype=np.float64)
     return Trained(
         network=onnx_graph.with_head(backbone, head.weight, head.bias),
         tensors={"head.weight": head.weight, "head.bias": head.bias},
@@ -92,9 +96,8 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
         neighbours=out_of_distribution.fit(
             examples.features[:, 0], texture, examples.groups, p.coverage
         ),
-        set_threshold=conformal.threshold(
-            np.exp(head.held_out, dtype=np.float64), examples.targets, p.coverage
-        ),
+        set_threshold=conformal.threshold(unseen, examples.targets, p.coverage),
+        unseen=unseen,
         held_out=head.held_out,
     )
 
@@ -147,6 +150,7 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
             vectors, texture, groups, p.coverage, unseen=len(train.rows)
         ),
         set_threshold=conformal.threshold(np.exp(held_out), val.targets, p.coverage),
+        unseen=np.exp(held_out),
     )
 
 

@@ -34,6 +34,7 @@ class Neighbours:
         scale: of texture, (t,).
         k: which neighbour counts, from 1.
         threshold: the distance to it up to which a photo is like those.
+        distances: of the photos that set the threshold, each without its group, (n - unseen,).
 
     """
 
@@ -42,6 +43,7 @@ class Neighbours:
     scale: Vectors
     k: int
     threshold: float
+    distances: NDArray[np.float64]
 
 
 def fit(
@@ -70,12 +72,16 @@ def fit(
     k = min(K, len(order) - 1) or 1
     squares = (reference**2).sum(axis=1)
     with threadpool_limits(1):
-        distances = [
-            _distance(squares - 2 * reference @ point + point @ point, reference_groups != group, k)
-            for point, group in zip(points[unseen:], groups[unseen:], strict=True)
-        ]
+        distances = np.array(
+            [
+                _distance(
+                    squares - 2 * reference @ point + point @ point, reference_groups != group, k
+                )
+                for point, group in zip(points[unseen:], groups[unseen:], strict=True)
+            ]
+        )
     threshold = float(np.quantile(distances, coverage, method="higher"))
-    return Neighbours(reference, mean, scale, k, threshold)
+    return Neighbours(reference, mean, scale, k, threshold, distances)
 
 
 def _distance(squared: Vectors, other: NDArray[np.bool_], k: int) -> float:

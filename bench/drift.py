@@ -1,0 +1,206 @@
+"""How often `meadow drift` raises a false alarm, and what it finds within 200 photos.
+
+Each of 50 splits halves the photos at random: a head, the distances and the reference are of one
+half, and the days are drawn from the other, 20 of each kind. Run in a copy of a project, whose
+params.yaml and data/prepared it changes:
+
+    python bench/drift.py
+"""
+
+import io
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from sklearn.datasets import load_sample_image
+from threadpoolctl import threadpool_limits
+
+from meadow import params
+from meadow.drift.comparison import compare
+from meadow.drift.tally import Tally
+from meadow.experiments import recipes
+from meadow.inference.onnx_session import open_session
+from meadow.inference.reference import Reference
+from meadow.inference.signals import DIGITS, LOOK, look
+from meadow.pipeline import manifest
+from meadow.prepare import prepare
+from meadow.training import features, out_of_distribution, probe
+from meadow.training.calibration import log_softmax
+from meadow.training.probe import Examples
+from meadow.training.weights import Weights
+
+SPLITS, DAYS = 50, 20
+SIZES = (50, 100, 200)  # photos of an ordinary day
+Floats = NDArray[np.float64]
+
+
+def darker(image: Image.Image) -> Image.Image:
+    """By 30 %."""
+    return image.point(lambda value: round(0.7 * value))
+
+
+def blurred(image: Image.Image) -> Image.Image:
+    """As out of focus: 2 of 288 pixels."""
+    return image.filter(ImageFilter.GaussianBlur(2))
+
+
+def brown(image: Image.Image) -> Image.Image:
+    """Green turns brown: where green is more than red, they change places."""
+    pixels = np.asarray(image).copy()
+    green = pixels[..., 1] > pixels[..., 0]
+    pixels[green] = pixels[green][:, [1, 0, 2]]
+    return Image.fromarray(pixels)
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    """As by another camera: the middle 60 % of each side."""
+    near, far = round(0.2 * image.width), round(0.8 * image.width)
+    return image.crop((near, near, far, far)).resize(image.size, Image.Resampling.BILINEAR)
+
+
+KINDS = {"as learned": lambda image: image, "darker by 30 %": darker, "blurred": blurred,
+         "green turned brown": brown, "another crop": cropped}  # fmt: skip
+
+
+def others(size: int, count: int = 60) -> list[Image.Image]:
+    """Cut photos of something else, a palace and a flower in a pot, out of scikit-learn's two."""
+    random, cut = np.random.default_rng(0), []
+    for i in range(count):
+        whole = Image.fromarray(load_sample_image(("china.jpg", "flower.jpg")[i % 2]))
+        side = int(random.integers(200, 427))
+        left, top = (int(random.integers(0, free - side + 1)) for free in whole.size)
+        square = whole.crop((left, top, left + side, top + side))
+        cut.append(square.resize((size, size), Image.Resampling.BILINEAR))
+    return cut
+
+
+class Seen:
+    """What the backbone makes of photos, and how they look."""
+
+    def __init__(self, session: ort.InferenceSession, photos: list[Image.Image]) -> None:
+        def run(image: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            vector, texture = session.run(features.OUTPUTS, {"pixels": np.asarray(image)[None]})
+            return vector[0], texture[0]
+
+        with ThreadPoolExecutor(2) as pool:
+            vectors, textures = zip(*pool.map(run, photos), strict=True)
+        self.features, self.texture = np.stack(vectors), np.stack(textures)
+        looks = [look(np.asarray(image)) for image in photos]
+        self.look = np.array([[values[name] for name in LOOK] for values in looks])
+
+
+def main() -> None:
+    """Print the rates."""
+    recipes.set_params({"prepare": {"val": 0.02, "test": 0.02}, "train": {"precision": "float32"}})
+    prepare()
+    p, ready = params.load().train, manifest.load()
+    backbone, digest = features.backbone(p, Weights.of(p.weights, p.arch), ready)
+    examples, texture = features.examples(backbone, digest, ready, workers=2)
+    parts = [ready.photos("train"), ready.photos("val")]
+    images = [Image.fromarray(photo) for part in parts for photo in part.pixels]
+    sizes = np.array([row.size for part in parts for row in part.rows], float)
+    session = open_session(backbone)
+    seen = {name: Seen(session, [change(i) for i in images]) for name, change in KINDS.items()}
+    strange = others(ready.preprocessing.size)
+    strange_seen, strange_sizes = Seen(session, strange), np.array([_bytes(i) for i in strange])
+    groups, targets = np.array(examples.groups), examples.targets
+
+    def split(seed: int) -> list[tuple[str, list[str]]]:
+        random = np.random.default_rng(seed)
+        half = np.isin(groups, random.permutation(np.unique(groups))[: len(np.unique(groups)) // 2])
+        learned, new = np.flatnonzero(half), np.flatnonzero(~half)
+        head = probe.fit(
+            Examples(examples.features[learned], targets[learned], list(groups[learned]),
+                     examples.classes),
+            workers=1,
+        )  # fmt: skip
+        near = out_of_distribution.fit(
+            examples.features[learned, 0], texture[learned], list(groups[learned]), p.coverage
+        )
+
+        def answers(photos: Seen, of: Floats) -> tuple[Floats, NDArray[np.int64]]:
+            p_class = np.exp(log_softmax(photos.features @ head.weight + head.bias))
+            sure, far = p_class.max(axis=1).round(DIGITS), distances(near, photos).round(DIGITS)
+            columns = [sure, far, *photos.look.T, of]
+            return np.stack(columns, axis=1), p_class.argmax(axis=1)
+
+        held_out = np.exp(head.held_out)
+        sure, far = held_out.max(axis=1).round(DIGITS), near.distances.round(DIGITS)
+        columns = [sure, far, *seen["as learned"].look[learned].T, sizes[learned]]
+        names = ("confidence", "distance", *LOOK, "bytes")
+        reference = Reference(
+            dict(zip(names, columns, strict=True)), targets[learned], held_out.argmax(axis=1)
+        )
+
+        def day(signals: Floats, predicted: NDArray[np.int64]) -> list[str]:
+            tally, at = Tally(reference, examples.classes), 0
+            while at < len(signals):
+                end = at + tally.room
+                times = [""] * len(signals[at:end])
+                tally.add(times, signals[at:end], predicted[at:end])
+                at = end
+            return [finding.name for finding in compare(tally, reference) if finding.changed]
+
+        days = []
+        for name, photos in seen.items():
+            signals, predicted = answers(photos, sizes)
+            for number in range(DAYS):
+                if name == "as learned":
+                    size = min(SIZES[number % len(SIZES)], len(new))
+                    drawn = random.choice(new, size, replace=False)
+                else:
+                    drawn = random.choice(new, 200)
+                days.append((name, day(signals[drawn], predicted[drawn])))
+        signals, predicted = answers(seen["as learned"], sizes)
+        odd_signals, odd_predicted = answers(strange_seen, strange_sizes)
+        first = targets[new] == 0
+        weights = np.where(first, 0.8 / first.sum(), 0.2 / (~first).sum())
+        for _ in range(DAYS):
+            drawn, odd = random.choice(new, 160), random.choice(len(strange), 40)
+            both = np.concatenate([signals[drawn], odd_signals[odd]])
+            labels = np.concatenate([predicted[drawn], odd_predicted[odd]])
+            order = random.permutation(200)
+            days.append(("a new class, 20 %", day(both[order], labels[order])))
+            drawn = random.choice(new, 200, p=weights)
+            days.append(("labels 80 to 20", day(signals[drawn], predicted[drawn])))
+        return days
+
+    alarms: dict[str, list[list[str]]] = {}
+    with threadpool_limits(1), ThreadPoolExecutor(2) as pool:
+        for done, days in enumerate(pool.map(split, range(SPLITS)), 1):
+            for name, signals in days:
+                alarms.setdefault(name, []).append(signals)
+            if done % 10 == 0:
+                print(f"{done} splits", *map(line, alarms.items()), sep="\n", flush=True)
+
+
+def line(kind: tuple[str, list[list[str]]]) -> str:
+    """Say in how many days of a kind there was an alarm, and by which signals."""
+    name, days = kind
+    counts = Counter(signal for signals in days for signal in signals)
+    by = ", ".join(f"{signal} {count / len(days):.0%}" for signal, count in counts.most_common())
+    return f"{name:20} {sum(map(bool, days)):5} of {len(days)} days: {by}"
+
+
+def distances(near: out_of_distribution.Neighbours, photos: Seen) -> Floats:
+    """Return the distance of each photo as the served graph computes it."""
+    norms = np.maximum(np.linalg.norm(photos.features, axis=1, keepdims=True), 1e-12)
+    content = out_of_distribution.FEATURES_WEIGHT * photos.features / norms
+    points = np.concatenate([content, (photos.texture - near.mean) * near.scale], axis=1)
+    squared = (
+        (points**2).sum(1)[:, None] + (near.reference**2).sum(1) - 2 * points @ near.reference.T
+    )
+    return np.sqrt(np.maximum(np.partition(squared, near.k - 1, axis=1)[:, near.k - 1], 0))
+
+
+def _bytes(image: Image.Image) -> int:
+    file = io.BytesIO()
+    image.resize((500, 400)).save(file, "JPEG", quality=90)
+    return len(file.getvalue())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The service's events, read line by line from files or from addresses."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import fsspec
+import numpy as np
+
+from meadow.drift.tally import Tally
+from meadow.errors import MeadowError
+from meadow.inference.signals import SIGNALS
+
+CHUNK = 10_000  # events at once
+
+
+@dataclass
+class Passed:
+    """How many events were not counted, and why."""
+
+    damaged: int = 0
+    other_models: set[str] = field(default_factory=set)
+    of_other_models: int = 0
+    earlier: int = 0
+
+
+def count(
+    sources: Sequence[str], tally: Tally, classes: Sequence[str], version: str, since: str = ""
+) -> Passed:
+    """Count the events of one model, in the order in which they are read.
+
+    Args:
+        sources: files, or addresses that fsspec knows (https, s3). Of `events.jsonl` the rotated
+            files `events.jsonl.4` to `.1` are read before it, where they are.
+        tally: counts them.
+        classes: the model's.
+        version: its SHA-256, or the beginning.
+        since: earlier events do not count; a time as in the events.
+
+    Raises:
+        MeadowError: a source cannot be read.
+
+    """
+    passed = Passed()
+    index = {name: i for i, name in enumerate(classes)}
+    model = version[:12]
+    times: list[str] = []
+    rows: list[list[float]] = []
+    predicted: list[int] = []
+    room = min(tally.room, CHUNK)
+
+    def flush() -> None:
+        if times:
+            tally.add(times, np.array(rows), np.array(predicted))
+            times.clear(), rows.clear(), predicted.clear()  # type: ignore[func-returns-value]
+
+    for line in _lines(sources):
+        try:
+            event = json.loads(line)
+            if event["model"] != model:
+                passed.of_other_models += 1
+                passed.other_models.add(str(event["model"])[:12])
+                continue
+            if event["time"] < since:
+                passed.earlier += 1
+                continue
+            event["confidence"] = max(event["probabilities"])
+            row = [float(event[name]) for name in SIGNALS]
+            label = index[event["label"]]
+            if not math.isfinite(sum(row)):
+                raise ValueError(row)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            passed.damaged += 1
+            continue
+        times.append(event["time"])
+        rows.append(row)
+        predicted.append(label)
+        if len(times) == room:
+            flush()
+            room = min(tally.room, CHUNK)
+    flush()
+    return passed
+
+
+def utc(text: str) -> str:
+    """Return a time as events have it.
+
+    Raises:
+        MeadowError: it is no time in ISO 8601.
+
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise MeadowError(
+            f"--since {text!r} is no time such as 2026-11-25 or 2026-11-25T10:00+01:00."
+        ) from None
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _lines(sources: Sequence[str]) -> Iterator[bytes]:
+    for source in sources:
+        files: list[str] = [source]
+        if "://" not in source:
+            older = Path(source).parent.glob(f"{Path(source).name}.[0-9]*")
+            files = [*sorted(map(str, older), key=_age, reverse=True), source]
+        for file in files:
+            try:
+                with fsspec.open(file, "rb") as lines:  # a path is local
+                    yield from lines
+            except Exception as error:  # each protocol has its own
+                raise MeadowError(
+                    f"events cannot be read from {file}: {error}. Name the file or files that"
+                    " MEADOW_EVENTS of the service names."
+                ) from None
+
+
+def _age(name: str) -> int:
+    end = name.rpartition(".")[2]
+    return int(end) if end.isdecimal() else 0
