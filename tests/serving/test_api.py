@@ -54,6 +54,12 @@ def test_a_batch_is_worked_on_by_all_threads_at_once(
     assert all("label" in each for each in ask_batch([encoded(photo(1))] * 6, threads=3))
 
 
+@pytest.mark.usefixtures("project")
+def test_a_batch_longer_than_the_queue_is_taken_where_none_waits() -> None:
+    """Else a service with a short queue would refuse it for ever."""
+    assert all("label" in each for each in ask_batch([encoded(photo(1))] * 6, queue=2, threads=1))
+
+
 def test_a_fault_with_one_photo_of_a_batch_spoils_no_other(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

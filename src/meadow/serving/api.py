@@ -103,7 +103,7 @@ async def predict_batch(request: Request, top_k: TopK = None) -> schema.Batch:
     photos = await upload.several(request, answering.settings.timeout)
     answering.telemetry.batch.observe(len(photos))
     answering.classify.admit(len(photos))
-    works = map(answering.classify.run, photos)
+    works = [answering.classify.run(photo, admitted=True) for photo in photos]
     results = await _while_connected(request, asyncio.gather(*works, return_exceptions=True))
     answers: list[schema.Prediction | Error] = []
     for photo, result in zip(photos, results, strict=True):

@@ -51,16 +51,16 @@ class Pool(Generic[T]):
         self.free = asyncio.Semaphore(threads + 1)
 
     def admit(self, photos: int = 1) -> None:
-        """Make sure that so many photos may wait.
+        """Make sure that so many photos may wait; where none does, a batch may that is larger.
 
         Raises:
             Refused: they may not.
 
         """
-        if self.waiting + photos > self.queue:
+        if self.waiting + photos > self.queue and (photos == 1 or self.waiting):
             raise Refused("busy", f"{self.waiting} photos wait already")
 
-    async def run(self, photo: bytes) -> T:
+    async def run(self, photo: bytes, *, admitted: bool = False) -> T:
         """Return the work's result; when cancelled while the photo waits, nothing is done.
 
         Raises:
@@ -68,7 +68,8 @@ class Pool(Generic[T]):
             Exception: what the work raises.
 
         """
-        self.admit()
+        if not admitted:
+            self.admit()
         came = time.perf_counter()
         self.waiting += 1
         try:
