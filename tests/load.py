@@ -28,7 +28,8 @@ def ask(photo: bytes) -> None:
             connection.request("POST", "/predict", photo)
             sent = time.monotonic()
             status = connection.getresponse().status
-        print(json.dumps({"sent": sent, "status": status}), flush=True)
+        sys.stdout.write(json.dumps({"sent": sent, "status": status}) + "\n")  # in one piece
+        sys.stdout.flush()
         connection.close()
 
 

@@ -130,7 +130,8 @@ def test_it_holds_what_it_needs_and_no_more(image: Image) -> None:
     """No PyTorch, no DVC, no installer; the SBOM lists what is installed; its size is bounded."""
     run = ("run", "--rm", "--network=none", image.tags[0])
     sbom = json.loads(docker(image.host, *run, "cat", "/venv/sbom.cdx.json"))
-    listed = {part["name"].lower(): part["version"] for part in sbom["components"]}
+    parts = sbom["components"]
+    listed = {part["name"].lower().replace("_", "-"): part["version"] for part in parts}
     text = (ROOT / "requirements/serving.lock.txt").read_text()
     sizes = [
         json.loads(docker(image.host, "image", "inspect", name))[0]["Size"]

@@ -38,7 +38,8 @@ class Pods:
     def of(cls, namespace: str) -> "Pods":
         """Find the key of the service in the Secret `meadow`, if there is one."""
         for secret in items("secrets", namespace, "--field-selector=metadata.name=meadow"):
-            return cls(namespace, base64.b64decode(secret["data"]["api-key"]).decode())
+            encoded = secret.get("data", {}).get("api-key", "")
+            return cls(namespace, base64.b64decode(encoded).decode())
         return cls(namespace, "")
 
     def names(self, track: str) -> list[str]:
