@@ -127,6 +127,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Pods:
     fake = Pods()
     monkeypatch.chdir(ROOT)
     version = SimpleNamespace(name="v1.2.0", commit="abc")
+    monkeypatch.setattr(registry, "fetch", lambda: None)
     monkeypatch.setattr(registry, "in_stage", lambda _: version)
     documents = [
         {"kind": "Namespace", "metadata": {"name": "space"}},

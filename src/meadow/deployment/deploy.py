@@ -52,6 +52,7 @@ def deploy(stage: str, image: str | None, watch: float, dry_run: bool) -> None:
             badly: then the one before runs on.
 
     """
+    registry.fetch()
     version = registry.in_stage(stage)
     if not version:
         raise MeadowError(f"no version is in {stage}. Run `meadow promote VERSION --to {stage}`.")
