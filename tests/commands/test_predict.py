@@ -222,7 +222,7 @@ def test_here_and_over_there_are_the_same_answers(
         refused = [json.loads(line) for line in capsys.readouterr().out.splitlines()[5:]]
         with Client(url) as client, pytest.raises(RefusedError, match="answers 415"):
             client.ask(b"no photo")
-        (block,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+        block, _ = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
         example = block.replace("http://localhost:3000", url)
         said = subprocess.run(
             [sys.executable, "-c", example.replace("photo.jpg", names[0])],
