@@ -307,7 +307,8 @@ def act(
         (programs / program).write_text(GH)
         (programs / program).chmod(0o755)
     (programs / "action.yml").write_text(
-        "name: nothing\ndescription: nothing\nruns: {using: composite, steps: []}\n"
+        "name: nothing\ndescription: nothing\n"
+        "runs: {using: composite, steps: [{run: 'true', shell: bash}]}\n"
     )
     (programs / "event.json").write_text(json.dumps(content))
     (project / ".venv").mkdir(exist_ok=True)
