@@ -32,11 +32,6 @@ PAGE = (ROOT / "docs/operating.md").read_text().partition("## A machine of one's
 INSTALL, _, UPDATE = (
     block.splitlines() for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)[:3]
 )
-# MemoryDenyWriteExecute by Linux' own means; kernels before 6.3 do not know it
-DENY = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0);"
-    " os.execv(sys.argv[1], sys.argv[1:])"
-)
 STALLED = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
 
 
@@ -89,7 +84,10 @@ def start(folder: Path, port: int) -> "subprocess.Popen[bytes]":
     environment |= {"PATH": os.environ["PATH"], "BENTOML_HOME": str(folder / f"home-{port}")}
     with (folder / f"log-{port}").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", DENY, *shlex.split(command)],
+            [
+                sys.executable, ROOT / "tests/sandbox.py",
+                *shlex.split(directive("RestrictAddressFamilies")[0]), "--", *shlex.split(command),
+            ],
             cwd=folder, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
     wait = UPDATE[1].replace(":3000", f":{port}")
