@@ -67,7 +67,7 @@ class Pods:
         slow: the seconds that an answer of the canary takes.
         wrong: the track whose pods answer wrongly.
         stuck: the Deployment that does not get ready.
-        known: whether the image has run here before.
+        known: versions as which pods of the image have answered rightly here.
         differences: what the canary's figures show.
         canaries: Deployments of canaries that were applied.
 
@@ -77,7 +77,7 @@ class Pods:
         self.commands: list[str] = []
         self.slow = 0.01
         self.wrong = self.stuck = ""
-        self.known = False
+        self.known: list[str] = []
         self.differences: list[str] = []
         self.canaries: list[Any] = []
 
@@ -107,8 +107,8 @@ class Pods:
             metadata = {"name": image[-4:], "annotations": annotations}
             return {"metadata": metadata, "spec": {"template": containers}}
 
-        verified = {deploy.VERIFIED: "yes"}
-        return [replica_set(OLD, verified), replica_set(IMAGE, verified if self.known else {})]
+        marks = {f"{deploy.VERIFIED}-{version}": "yes" for version in self.known}
+        return [replica_set(OLD, {f"{deploy.VERIFIED}-v1.2.0": "yes"}), replica_set(IMAGE, marks)]
 
     def names(self, track: str) -> list[str]:
         return [f"{track}-1", f"{track}-2"]
@@ -176,13 +176,23 @@ def test_a_new_version_goes_by_a_canary_to_all(cluster: Pods) -> None:
 
 def test_a_version_that_was_here_before_goes_to_all_at_once(cluster: Pods) -> None:
     """As in a rollback, which is in a hurry."""
-    cluster.known = True
+    cluster.known = ["v1.1.0", "v1.2.0"]
     go(cluster)
 
     assert cluster.commands == [
         "apply Namespace/space Deployment/meadow",
         "annotate replicaset 1111",
     ]
+
+
+def test_an_image_that_was_right_for_another_version_is_tried_first(cluster: Pods) -> None:
+    """A tag that was put on the wrong image would send wrong answers to all pods."""
+    cluster.known = ["v1.1.0"]
+    cluster.wrong = deploy.CANARY
+    with pytest.raises(MeadowError, match="No other pod has it"):
+        go(cluster)
+
+    assert "apply Deployment/meadow" not in cluster.commands
 
 
 @pytest.mark.parametrize(

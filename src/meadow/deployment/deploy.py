@@ -30,7 +30,7 @@ SELECTOR = f"--selector=app.kubernetes.io/name={NAME},track={STABLE}"
 SHARE = 0.25  # of the pods are the canary's
 SLOWER, SLACK = 2.0, 0.05  # an answer may take so many times as long as before, and seconds more
 READY_WITHIN = 120  # seconds
-VERIFIED = "meadow/verified"  # on a ReplicaSet: its pods have answered rightly once
+VERIFIED = "meadow/verified"  # and a version, on a ReplicaSet: its pods have answered as that does
 APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=meadow", "--filename=-")
 Document = dict[str, Any]
 
@@ -61,13 +61,13 @@ def deploy(stage: str, image: str | None, watch: float, dry_run: bool) -> None:
         print(rollout.diff(), end="")
         return
     photos = pods.photos_of(version.commit)
-    if rollout.is_first() or rollout.is_verified():
+    if rollout.is_first() or rollout.is_verified(version.name):
         rollout.apply(rollout.documents)
     else:
         rollout.apply([each for each in rollout.documents if each is not rollout.deployment])
         rollout.try_canary(photos, watch)
         rollout.apply([rollout.deployment])
-    rollout.finish(photos)
+    rollout.finish(photos, version.name)
     print(f"{version.name} is in {stage}: {rollout.image}")
 
 
@@ -123,9 +123,10 @@ class Rollout:
         """Whether nothing runs yet that a canary could be compared with."""
         return not self._get("deployment", NAME)
 
-    def is_verified(self) -> bool:
-        """Whether pods of this image have answered rightly here before."""
-        return any(VERIFIED in each["metadata"]["annotations"] for each in self._replica_sets())
+    def is_verified(self, version: str) -> bool:
+        """Whether pods of this image have answered here before, as those of the version have to."""
+        mark = f"{VERIFIED}-{version}"
+        return any(mark in each["metadata"]["annotations"] for each in self._replica_sets())
 
     def try_canary(self, photos: pods.Photos, watch: float) -> None:
         """Run a share of the pods with the new version, and remove them again.
@@ -174,7 +175,7 @@ class Rollout:
         if worse:
             raise MeadowError(f"the canary differs: {'; '.join(worse)}.")
 
-    def finish(self, photos: pods.Photos) -> None:
+    def finish(self, photos: pods.Photos, version: str) -> None:
         """Wait until all pods have the new version and answer rightly; else take it back."""
         try:
             self._wait(self.deployment)
@@ -188,7 +189,7 @@ class Rollout:
                 "annotate",
                 "replicaset",
                 each["metadata"]["name"],
-                f"{VERIFIED}=yes",
+                f"{VERIFIED}-{version}=yes",
                 "--overwrite",
                 f"--namespace={self.namespace}",
             )
