@@ -1,7 +1,7 @@
 """How often `meadow drift` raises a false alarm, and what it finds within 200 photos.
 
-Each of 50 splits halves the photos at random: a head, the distances and the reference are of one
-half, and the days are drawn from the other, 20 of each kind. Run in a copy of a project, whose
+Each of 200 splits halves the photos at random: a head, the distances and the reference are of one
+half, and the days are drawn from the other, 5 of each kind. Run in a copy of a project, whose
 params.yaml and data/prepared it changes:
 
     python bench/drift.py
@@ -32,7 +32,7 @@ from meadow.training.calibration import log_softmax
 from meadow.training.probe import Examples
 from meadow.training.weights import Weights
 
-SPLITS, DAYS = 50, 20
+SPLITS, DAYS = 200, 5
 SIZES = (50, 100, 200)  # photos of an ordinary day
 Floats = NDArray[np.float64]
 
@@ -127,7 +127,7 @@ def main() -> None:
             columns = [sure, far, *photos.look.T, of]
             return np.stack(columns, axis=1), p_class.argmax(axis=1)
 
-        held_out = np.exp(head.held_out)
+        held_out = np.exp(head.as_served)
         sure, far = held_out.max(axis=1).round(DIGITS), near.distances.round(DIGITS)
         columns = [sure, far, *seen["as learned"].look[learned].T, sizes[learned]]
         names = ("confidence", "distance", *LOOK, "bytes")
@@ -149,7 +149,7 @@ def main() -> None:
             signals, predicted = answers(photos, sizes)
             for number in range(DAYS):
                 if name == "as learned":
-                    size = min(SIZES[number % len(SIZES)], len(new))
+                    size = min(SIZES[(seed + number) % len(SIZES)], len(new))
                     drawn = random.choice(new, size, replace=False)
                 else:
                     drawn = random.choice(new, 200)
@@ -173,7 +173,7 @@ def main() -> None:
         for done, days in enumerate(pool.map(split, range(SPLITS)), 1):
             for name, signals in days:
                 alarms.setdefault(name, []).append(signals)
-            if done % 10 == 0:
+            if done % 50 == 0:
                 print(f"{done} splits", *map(line, alarms.items()), sep="\n", flush=True)
 
 

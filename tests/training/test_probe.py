@@ -23,6 +23,19 @@ def nonsense(n: int = 120) -> Examples:
     return replace(data, targets=np.random.default_rng(1).permutation(data.targets))
 
 
+def test_new_photos_are_answered_as_surely_as_the_drift_reference_says() -> None:
+    """By a head of every second photo; the temperature is the head's own."""
+    data = examples(n=400, noise=3)
+    half = slice(None, None, 2)
+    learned = Examples(data.features[half], data.targets[half], data.groups[half], data.classes)
+    head = fit(learned)
+    answers = log_softmax(data.features[1::2, 0] @ head.weight + head.bias)
+    sure, foretold = (np.exp(p).max(axis=1).mean() for p in (answers, head.as_served))
+
+    assert calibrate(head.as_served, learned.targets) == pytest.approx(1, abs=0.02)
+    assert sure == pytest.approx(foretold, abs=0.03)
+
+
 @pytest.mark.parametrize("d", [40, 400], ids=["more photos than features", "fewer"])
 def test_it_is_the_penalised_regression_of_scikit_learn(
     monkeypatch: pytest.MonkeyPatch, d: int
@@ -66,7 +79,7 @@ def test_any_number_of_threads_gives_the_same_bytes(
     one, two = fit(examples(), workers=1), fit(examples(), workers=2)
 
     assert one.log_loss == two.log_loss
-    for name in ("weight", "bias", "held_out"):
+    for name in ("weight", "bias", "held_out", "as_served"):
         assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
 
 

@@ -15,7 +15,7 @@ from meadow.inference import conformal
 from meadow.params import Train
 from meadow.pipeline.manifest import Prepared
 from meadow.training import features, onnx_graph, out_of_distribution, probe, quantization
-from meadow.training.calibration import calibrate, cross_fitted
+from meadow.training.calibration import calibrate, cross_fitted, log_softmax
 from meadow.training.out_of_distribution import Neighbours
 from meadow.training.weights import Weights
 
@@ -83,7 +83,6 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
     head = probe.fit(examples, l2, workers=workers)
     for log_loss in head.log_loss.values():
         log({"cv/log_loss": log_loss})
-    unseen = np.exp(head.held_out, dtype=np.float64)
     return Trained(
         network=onnx_graph.with_head(backbone, head.weight, head.bias),
         tensors={"head.weight": head.weight, "head.bias": head.bias},
@@ -96,8 +95,10 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
         neighbours=out_of_distribution.fit(
             examples.features[:, 0], texture, examples.groups, p.coverage
         ),
-        set_threshold=conformal.threshold(unseen, examples.targets, p.coverage),
-        unseen=unseen,
+        set_threshold=conformal.threshold(
+            np.exp(head.held_out, dtype=np.float64), examples.targets, p.coverage
+        ),
+        unseen=np.exp(head.as_served, dtype=np.float64),
         held_out=head.held_out,
     )
 
@@ -150,7 +151,7 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
             vectors, texture, groups, p.coverage, unseen=len(train.rows)
         ),
         set_threshold=conformal.threshold(np.exp(held_out), val.targets, p.coverage),
-        unseen=np.exp(held_out),
+        unseen=np.exp(log_softmax(val_logits[epoch].astype(np.float64) / temperature)),
     )
 
 

@@ -40,6 +40,8 @@ class Head:
         log_loss: out of fold and before calibration, for each penalty that was tried.
         held_out: log-probabilities of each example by a head that never saw its group, (n,
             classes): the cross-validation.
+        as_served: likewise, but with the penalty and the temperature of this head: how sure it is
+            of new photos. `held_out` is less sure, as each fold chooses for itself.
 
     """
 
@@ -49,6 +51,7 @@ class Head:
     temperature: float
     log_loss: dict[float, float]
     held_out: Singles
+    as_served: Singles
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,12 @@ def fit(examples: Examples, l2: float | None = None, *, workers: int = 0) -> Hea
             others = np.delete(chosen.logits, part, axis=0)
             return log_softmax(chosen.logits[part] / calibrate(others, np.delete(targets, part)))
 
-        held_out = np.empty_like(chosen.logits)
+        held_out, as_served = np.empty_like(chosen.logits), np.empty_like(chosen.logits)
         held_out[order] = np.concatenate(list(pool.map(judge, _parts(fold))))
+        as_served[order] = log_softmax(chosen.logits / chosen.temperature)
     weight = back @ chosen.weights[:-1] / chosen.temperature
     bias = chosen.weights[-1] / chosen.temperature - mean @ weight
-    return Head(weight, bias, chosen.l2, chosen.temperature, chosen.log_loss, held_out)
+    return Head(weight, bias, chosen.l2, chosen.temperature, chosen.log_loss, held_out, as_served)
 
 
 def folds(groups: Sequence[str], targets: Ints, k: int, salt: str = "") -> Ints:
