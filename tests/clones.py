@@ -78,7 +78,9 @@ def toy_clone(folder: Path) -> None:
     values["train"].update(
         method="finetune", arch="shufflenet_v2_x0_5", weights="none", precision="float32"
     )
-    values["train"]["finetune"].update(epochs=2, batch_size=16)
+    values["train"]["finetune"].update(
+        epochs=2, batch_size=16, lr=0.0005, augment=1.0, frozen=0.0, average=0.0
+    )
     text.dump(values, folder / "params.yaml")
     draw_set(folder / "data/raw", {"gold": 16, "moss": 16})
     run = runner(folder)
