@@ -19,7 +19,7 @@ from tools import NAMESPACE
 from meadow.storage import dvc_objects, sharing
 
 pytestmark = pytest.mark.slow
-BIG = 64 * 2**20  # bytes; a push or a pull of it lasts long enough to be killed
+BIG = 160 * 2**20  # bytes; a push or a pull of it lasts long enough to be killed
 
 
 @pytest.fixture
