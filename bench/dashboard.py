@@ -46,14 +46,15 @@ def lines(url: str, panel: dict[str, Any], minutes: float) -> list[Line]:
 
 def picture(panel: dict[str, Any], shown: list[Line], minutes: float) -> str:
     """Return a panel as SVG."""
-    top = max(max(y for _, y in points) for _, points in shown) or 1
+    most = max(max(y for _, y in points) for _, points in shown)
+    top = most or 1  # of a plot without height
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    scale, end = {"percentunit": (100, " %"), "s": (1000, " ms"), "bytes": (1e-6, " MB")}.get(
+    scale, end = {"percentunit": (100, " %"), "s": (1000, " ms"), "bytes": (1e-9, " GB")}.get(
         unit, (1, "/s" if unit == "reqps" else "")
     )
     parts = [
         f'<text class="name" x="4" y="14">{escape(panel["title"])}</text>',
-        f'<text x="{WIDTH - 6}" y="14" text-anchor="end">up to {top * scale:.3g}{end}</text>',
+        f'<text x="{WIDTH - 6}" y="14" text-anchor="end">up to {most * scale:.3g}{end}</text>',
         f'<path class="axis" d="M4 {BOTTOM}H{WIDTH - 6}"/>',
     ]
     for number, (name, points) in enumerate(shown[: len(COLOURS)]):

@@ -55,7 +55,8 @@ def count(
     def flush() -> None:
         if times:
             tally.add(times, np.array(rows), np.array(predicted))
-            times.clear(), rows.clear(), predicted.clear()  # type: ignore[func-returns-value]
+            for gathered in (times, rows, predicted):
+                gathered.clear()
 
     for line in _lines(sources):
         try:
