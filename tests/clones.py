@@ -44,11 +44,6 @@ def surroundings(folder: Path, **environment: str) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{ROOT / 'src'}",  # the project may have none
         "MEADOW_CACHE": str(folder / ".dvc/tmp/meadow"),
-        "GIT_CONFIG_COUNT": "2",
-        "GIT_CONFIG_KEY_0": "user.name",
-        "GIT_CONFIG_VALUE_0": "t",
-        "GIT_CONFIG_KEY_1": "user.email",
-        "GIT_CONFIG_VALUE_1": "t@localhost",
         **environment,
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gto.api
 import pytest
-from clones import ROOT, Run, runner
+from clones import ROOT, Run, attempt, runner
 
 from meadow.errors import MeadowError
 from meadow.experiments import registry
@@ -54,6 +54,19 @@ def test_a_version_is_promoted_for_everybody(run: Run) -> None:
     holder = registry.in_stage("prod")
     assert holder
     assert (holder.name, holder.commit) == ("v1.0.0", run("git", "rev-parse", "HEAD~2").strip())
+
+
+def test_without_an_author_no_tag_is_made(run: Run, tmp_path: Path) -> None:
+    """GTO tells of it by an error of another package."""
+    run("git", "config", "--remove-section", "user")
+    Path(".dvc").mkdir()
+    command = ["meadow", "promote", "v1.0.0", "--to", "prod"]
+    done = attempt(Path(), *command, HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path))
+
+    assert done.returncode == 1
+    assert "name and email must be configured. `meadow doctor`" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not tags(run)
 
 
 def test_what_is_in_the_stage_gets_no_second_tag(

@@ -11,6 +11,7 @@ from typing import Any
 
 import gto.api
 from gto.exceptions import GTOException
+from scmrepo.exceptions import SCMError
 from tabulate import tabulate
 
 from meadow.errors import MeadowError
@@ -226,6 +227,8 @@ def errors() -> Iterator[None]:
         yield
     except GTOException as error:
         raise MeadowError(f"GTO: {error}") from None
+    except SCMError as error:  # such as: Git knows no author
+        raise MeadowError(f"{error}. `meadow doctor` says how.") from None
 
 
 def _events(*kinds: str) -> list[dict[str, Any]]:
