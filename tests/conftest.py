@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ StandIn = Callable[[Path], Path]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give commits an author where Git knows none: in a file, as libgit2 reads no variables."""
-    assert config.cache
-    folder = config.cache.mkdir("config")
-    (folder / "git").mkdir(exist_ok=True)
-    (folder / "git/config").write_text("[user]\n\tname = t\n\temail = t@localhost\n")
-    os.environ["XDG_CONFIG_HOME"] = str(folder)
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    (Path(folder.name) / "git").mkdir()
+    (Path(folder.name) / "git/config").write_text("[user]\n\tname = t\n\temail = t@localhost\n")
+    os.environ["XDG_CONFIG_HOME"] = folder.name
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
