@@ -1,6 +1,7 @@
 """Where a project lies, how it was cloned and on what system it runs: no result depends on it."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -85,6 +86,24 @@ def test_a_folder_may_have_spaces_and_parentheses(first_run: Path, tmp_path: Pat
         service.wait()
 
     assert not run("git", "status", "--porcelain")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels have other names elsewhere")
+def test_the_shell_does_not_choose_the_kernels_that_train_a_head(in_built: Path) -> None:
+    """Kernels round differently, and so do sums in threads; Prescott is one that all have."""
+    made = []
+    for settings in (
+        {},
+        {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F"},
+        {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    ):
+        command = [sys.executable, "-m", "meadow.train"]
+        subprocess.run(command, env={**os.environ, **settings}, check=True, capture_output=True)
+        model = in_built / "models/classifier"
+        made.append({file.name: file.read_bytes() for file in model.iterdir()})
+
+    assert made[0] == made[1]
+    assert made[0] == made[2]
 
 
 @pytest.mark.needs("network namespaces")
