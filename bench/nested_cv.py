@@ -27,7 +27,7 @@ def main() -> None:
     ready = manifest.load()
     network, digest = features.backbone(p, Weights.of(p.weights, p.arch), ready)
     photos = everything(ready)
-    vectors, _ = features.frozen(network, digest, photos, workers=0)
+    vectors, _ = features.frozen(network, digest, [photos], workers=0)
     deals = []
     for seed in range(SEEDS):
         groups = [f"{seed} {row.group}" for row in photos.rows]

@@ -1,8 +1,8 @@
 """How much of the bare network's rate extraction and fine-tuning reach, in one run.
 
-Extraction counts decoding the photos and writing the cache, and each photo is two views. The bare
-network works on tensors that are ready; the bare step is forward, backward and AdamW. Run in a
-project whose params.yaml is the recipe to measure, after `dvc repro prepare`:
+Extraction counts decoding the photos and writing the cache. The bare network works on tensors that
+are ready; the bare step is forward, backward and AdamW. Run in a project whose params.yaml is the
+recipe to measure, after `dvc repro prepare`:
 
     python bench/throughput.py
 """
@@ -66,8 +66,8 @@ def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, 
         list(parallel.ordered(ready.preprocessing, files, workers=0, title="decode"))
         with tempfile.TemporaryDirectory() as cache:
             os.environ["MEADOW_CACHE"] = cache
-            features.frozen(network, digest, photos, workers=0)
-        return len(photos.rows) * len(features.VIEWS)
+            features.frozen(network, digest, [photos], workers=0)
+        return len(photos.rows)
 
     return {
         "the bare network, a photo a core": lambda: bare(1),

@@ -122,7 +122,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     compute = features._compute
 
     def counted(*arguments: Any) -> object:
-        counts.append(len(arguments[3]))
+        counts.append(len(arguments[2]))
         return compute(*arguments)
 
     monkeypatch.setattr(features, "_compute", counted)
@@ -305,11 +305,11 @@ def test_finetune_goes_on_from_a_probe_of_the_train_photos(
     model, ready, p = Classifier.load(), manifest.load(), params.load().train
     backbone, digest = features.backbone(p, Weights.of("packaged", arch), ready)
     learned, val = ready.photos("train"), ready.photos("val")
-    vectors, _ = features.frozen(backbone, digest, learned, workers=1)
+    vectors, _ = features.frozen(backbone, digest, [learned], workers=1)
     groups = [row.group for row in learned.rows]
     head = probe.fit(probe.Examples(vectors, learned.targets, groups, 2))
-    seen, _ = features.frozen(backbone, digest, val, workers=1)
-    expected = np.exp(log_softmax(seen[:, 0] @ head.weight + head.bias))
+    seen, _ = features.frozen(backbone, digest, [val], workers=1)
+    expected = np.exp(log_softmax(seen @ head.weight + head.bias))
 
     assert model.about["temperature"] == 1
     assert np.abs(model.classify(val.pixels)[0] - expected).max() < 1e-4

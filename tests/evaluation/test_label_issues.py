@@ -66,7 +66,7 @@ def test_flipped_labels_come_first(classes: int) -> None:
     """5 % of the labels are flipped: 80 % of these are in the top tenth of the list."""
     draw = np.random.default_rng(0)
     truth = draw.integers(0, classes, 300)
-    features = draw.normal(size=(300, 1, 12)) + 2.5 * np.eye(classes, 12)[truth][:, None]
+    features = draw.normal(size=(300, 12)) + 2.5 * np.eye(classes, 12)[truth]
     flipped = draw.choice(300, 15, replace=False)
     targets = truth.copy()
     targets[flipped] = (truth[flipped] + draw.integers(1, classes, 15)) % classes

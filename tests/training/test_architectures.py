@@ -97,19 +97,19 @@ def test_every_family_of_the_registry_is_covered() -> None:
     assert covered == modules
 
 
-def test_features_have_earlier_blocks_in_them() -> None:
-    """ResNet-18: 512 that the last layer sees, 512 and 256 of the two blocks before."""
+def test_features_have_an_earlier_block_in_them() -> None:
+    """ResNet-18: 512 that the last layer sees, 256 of the last block but two."""
     network = architectures.build("resnet18", NONE, classes=2, size=64, seed=0)
 
-    assert architectures.Features(network).eval()(torch.zeros(1, 64, 64, 3))[0].shape == (1, 1280)
+    assert architectures.Features(network).eval()(torch.zeros(1, 64, 64, 3))[0].shape == (1, 768)
 
 
-def test_features_of_timm_have_earlier_blocks_in_them() -> None:
-    """EfficientNet-Lite0: 1,280 of the last convolution, 112 and 320 of the two stages before."""
+def test_features_of_timm_have_an_earlier_stage_in_them() -> None:
+    """EfficientNet-Lite0: 1,280 of the last convolution, 112 of an earlier stage."""
     network = architectures.build("timm/tf_efficientnet_lite0", NONE, classes=2, size=64, seed=0)
     features, texture = architectures.Features(network).eval()(torch.zeros(1, 64, 64, 3))
 
-    assert features.shape == (1, 1280 + 112 + 320)
+    assert features.shape == (1, 1280 + 112)
     assert texture.shape == (1, 112)
 
 
@@ -119,7 +119,7 @@ def test_each_part_of_the_features_has_length_1() -> None:
     pixels = torch.randint(0, 256, (2, 64, 64, 3), generator=torch.Generator().manual_seed(0))
     features, _ = architectures.Features(network).eval()(pixels)
 
-    for part in features.split([1280, 112, 320], dim=1):
+    for part in features.split([1280, 112], dim=1):
         torch.testing.assert_close(part.norm(dim=1), torch.ones(2))
 
 

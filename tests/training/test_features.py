@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from meadow.pipeline import cache
 from meadow.pipeline.manifest import Photos, Row
 from meadow.training import features
 
+TARGETS = np.zeros(3, np.int64)
 BUSY = """
 import torch
 from meadow import params, prepare
@@ -41,24 +43,27 @@ def test_features_are_in_the_order_of_the_photos_and_none_is_left_out(
 ) -> None:
     """A photo without features is an error: the others would move to its label."""
     rows = [Row(str(i), "a", "train", "", "", str(i), 1, 1, 1) for i in (3, 1, 2)]
-    photos = Photos(rows, np.zeros((3, 1, 1, 3), np.uint8), np.zeros(3, np.int64))
+    parts = [
+        Photos(some, np.zeros((3, 1, 1, 3), np.uint8), TARGETS) for some in (rows[:2], rows[2:])
+    ]
 
-    def compute(
-        table: sqlite3.Connection, network: Path, photos: Photos, missing: list[int], workers: int
-    ) -> dict[str, tuple[bytes, bytes]]:
-        values = {i: np.float32(photos.rows[i].pixels_sha256).tobytes() for i in missing[:last]}
-        return {photos.rows[i].pixels_sha256: (2 * blob, blob) for i, blob in values.items()}
+    def compute(table: sqlite3.Connection, network: Path, missing: list[Any], workers: int) -> None:
+        for part, i in missing[:last]:
+            key = part.rows[i].pixels_sha256
+            blob = np.float32(key).tobytes()
+            table.execute("INSERT INTO features VALUES (?, ?, ?)", (key, 2 * blob, blob))
+        table.commit()
 
     monkeypatch.setattr(features, "_compute", compute)
     last = 3
-    features.frozen(Path("none"), "digest", photos, workers=1)
+    features.frozen(Path("none"), "digest", parts, workers=1)
     (file,) = cache.folder("features").glob("*.sqlite")
     os.utime(file, (1, 1))
-    vectors, texture = features.frozen(Path("none"), "digest", photos, workers=1)
+    vectors, texture = features.frozen(Path("none"), "digest", parts, workers=1)
     last = 2
     with pytest.raises(KeyError, match="2"):
-        features.frozen(Path("none"), "digest", photos, workers=1)
+        features.frozen(Path("none"), "another", parts, workers=1)
 
     assert file.stat().st_mtime > 1  # read, so not the first to be evicted
-    assert vectors.tolist() == [[[3], [3]], [[1], [1]], [[2], [2]]]
+    assert vectors.tolist() == [[3, 3], [1, 1], [2, 2]]
     assert texture.tolist() == [[3], [1], [2]]

@@ -10,12 +10,11 @@ from meadow.training.probe import L2_PATH, Examples, fit, folds
 
 
 def examples(n: int = 120, d: int = 40, classes: int = 3, noise: float = 1.0) -> Examples:
-    """Draw classes around random centres; the second view is a noisy copy of the first."""
+    """Draw classes around random centres."""
     rng = np.random.default_rng(0)
     targets = np.arange(n) % classes
-    plain = rng.normal(size=(classes, d))[targets] + noise * rng.normal(size=(n, d))
-    views = np.stack([plain, plain + 0.1 * rng.normal(size=(n, d))], axis=1)
-    return Examples(views.astype(np.float32), targets, [f"photo {i}" for i in range(n)], classes)
+    features = rng.normal(size=(classes, d))[targets] + noise * rng.normal(size=(n, d))
+    return Examples(features.astype(np.float32), targets, [f"photo {i}" for i in range(n)], classes)
 
 
 def nonsense(n: int = 120) -> Examples:
@@ -49,16 +48,16 @@ def test_it_is_the_penalised_regression_of_scikit_learn(
     data, l2 = examples(d=d), 0.1
     head = fit(data, l2)
 
-    x = data.features.astype(np.float64) - data.features.mean(axis=(0, 1), dtype=np.float64)
+    x = data.features.astype(np.float64) - data.features.mean(axis=0, dtype=np.float64)
     x /= np.sqrt(np.mean(x**2))
 
     def oracle(rows: np.ndarray) -> np.ndarray:
-        """Return logits of all first views by a head that learned from both views of rows."""
-        seen, targets = x[rows].reshape(-1, d), data.targets[rows].repeat(2)
+        """Return logits of all by a head that learned from rows."""
+        seen = x[rows]
         model = LogisticRegression(C=1 / (l2 * len(seen)), tol=1e-10, max_iter=50_000)
-        return np.asarray(model.fit(seen, targets).decision_function(x[:, 0]))
+        return np.asarray(model.fit(seen, data.targets[rows]).decision_function(x))
 
-    logits = (data.features[:, 0] @ head.weight + head.bias) * head.temperature
+    logits = (data.features @ head.weight + head.bias) * head.temperature
     centred = logits - logits.mean(axis=1, keepdims=True)
     assert centred == pytest.approx(oracle(np.full(120, True)), abs=1e-3)
 
@@ -116,7 +115,7 @@ def test_a_group_is_judged_by_a_head_that_never_saw_it(
     """Copies of one photo with a label at random: only a leak could get them right."""
     monkeypatch.setattr(probe, "NESTED", nested)
     rng = np.random.default_rng(2)
-    features = rng.normal(size=(60, 1, 50)).repeat(5, axis=0)
+    features = rng.normal(size=(60, 50)).repeat(5, axis=0)
     targets = rng.integers(0, 2, 60).repeat(5)
     groups = [f"group {i // 5}" for i in range(300)]
     held_out = fit(Examples(features, targets, groups, 2)).held_out
@@ -150,7 +149,7 @@ def test_folds_are_even_within_each_class() -> None:
 
 def test_one_group_a_class_still_has_a_head() -> None:
     """The metadata of a tiny set is judged as well as may be."""
-    features = np.array([0.0, 0.1, 1.0, 1.1])[:, None, None]
+    features = np.array([0.0, 0.1, 1.0, 1.1])[:, None]
     head = fit(Examples(features, np.array([0, 0, 1, 1]), ["a", "a", "b", "b"], 2), 0.1)
 
     assert np.isfinite(head.held_out).all()

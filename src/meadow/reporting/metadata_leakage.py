@@ -70,7 +70,7 @@ def check(
         return []
     binned = {name: _bins(values[chosen]) for name, values in columns.items()}
     features = np.concatenate([np.eye(bins.max() + 1)[bins] for bins in binned.values()], axis=1)
-    examples = Examples(features[:, None, :], targets, groups, classes)
+    examples = Examples(features, targets, groups, classes)
     fold = folds(examples.groups, examples.targets, FOLDS)
     predictions = {name: _alone(bins, targets, fold, classes) for name, bins in binned.items()}
     if classes <= REGRESSED:

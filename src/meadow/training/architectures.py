@@ -19,7 +19,7 @@ from meadow.training import state_dict
 from meadow.training.onnx_export import make_pooling_exportable, watched
 from meadow.training.weights import PACKAGED, TIMM, Weights
 
-EARLIER_BLOCKS = 2
+EARLIER = slice(-3, -2)  # blocks that features have beside what the last layer sees
 TEXTURE_DEPTH = 0.75  # of the blocks; see `out_of_distribution`
 
 
@@ -200,10 +200,10 @@ def _last_layers(backbone: Any) -> dict[str, nn.Module]:
 
 
 class Features(nn.Module):
-    """What the last layer of a network sees, with the pooled outputs of blocks before; and texture.
+    """What the last layer of a network sees, with the pooled output of a block before; and texture.
 
-    The last block's output is in what the last layer sees; the two before it add what is not
-    yet about ImageNet's classes (Evci et al. 2022, arXiv 2201.03529). Each of the three parts is
+    The last blocks' output is in what the last layer sees; the one before them adds what is not
+    yet about ImageNet's classes (Evci et al. 2022, arXiv 2201.03529). Each of the two parts is
     divided by its Euclidean length (docs/experiments.md). `out_of_distribution` needs texture.
     """
 
@@ -218,8 +218,7 @@ class Features(nn.Module):
         blocks: list[Tensor] = []
         last = self.network(pixels, blocks).flatten(1)
         backbone = self.network.backbone
-        earlier = blocks[-1 - EARLIER_BLOCKS : -1]
-        parts = [last, *(_places(block, backbone).mean(1) for block in earlier)]
+        parts = [last, *(_places(block, backbone).mean(1) for block in blocks[EARLIER])]
         directions = [nn.functional.normalize(part, eps=1e-6) for part in parts]
         return torch.cat(directions, dim=1), _texture(blocks, backbone, pixels)
 

@@ -34,8 +34,8 @@ from meadow.training.weights import Weights
 
 NETWORK = "backbone.onnx"
 OUTPUTS = ("features", "texture")
-VIEWS = ("plain", "mirror")
-FORMAT = "2"  # of a row of the cache: another one where `_compute` makes other bytes
+_Photo = tuple[Photos, int]  # of a split, and its place there
+FORMAT = "3"  # of a row of the cache: another one where `_compute` makes other bytes
 
 
 def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
@@ -99,16 +99,14 @@ def examples(
 ) -> tuple[Examples, NDArray[np.float32]]:
     """Return the train and val photos as examples for a head, and their texture; see `frozen`."""
     parts = [ready.photos("train"), ready.photos("val")]
-    features, textures = zip(
-        *(frozen(network, digest, part, workers=workers) for part in parts), strict=True
-    )
+    features, texture = frozen(network, digest, parts, workers=workers)
     examples = Examples(
-        features=np.concatenate(features),
+        features=features,
         targets=np.concatenate([part.targets for part in parts]),
         groups=[row.group for part in parts for row in part.rows],
         classes=len(ready.classes),
     )
-    return examples, np.concatenate(textures)
+    return examples, texture
 
 
 def computed(
@@ -119,17 +117,16 @@ def computed(
         onnx_graph.save(network, Path(folder, NETWORK))
         session = open_session(Path(folder, NETWORK))
 
-        def run(photo: tuple[Photos, int]) -> list[NDArray[np.float32]]:
-            outputs: list[NDArray[np.float32]] = session.run(names, {"pixels": _pixels(*photo)})
+        def run(photo: _Photo) -> list[NDArray[np.float32]]:
+            outputs: list[NDArray[np.float32]] = session.run(names, {"pixels": _pixels(photo)})
             return outputs
 
-        photos = [(part, i) for part in parts for i in range(len(part.rows))]
-        outputs = list(parallel.ordered(run, photos, workers=workers, title="features"))
+        outputs = list(parallel.ordered(run, _photos(parts), workers=workers, title="features"))
     return [np.concatenate(output) for output in zip(*outputs, strict=True)]
 
 
 def frozen(
-    network: Path, digest: str, photos: Photos, *, workers: int
+    network: Path, digest: str, parts: Sequence[Photos], *, workers: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the features of photos, computed where the cache lacks them.
 
@@ -139,12 +136,11 @@ def frozen(
     Args:
         network: an ONNX file that gives `features` and `texture`.
         digest: SHA-256 of the backbone that it has inside, the key of its features.
-        photos: n photos.
+        parts: n photos in all.
         workers: photos at the same time.
 
     Returns:
-        The features of each photo as it is and mirrored left to right, (n, 2, d), and its texture,
-        (n, t).
+        The features of each photo, (n, d), and its texture, (n, t).
 
     Raises:
         MeadowError: the cache is damaged, or its disk is full.
@@ -157,62 +153,67 @@ def frozen(
             table.execute("PRAGMA synchronous = NORMAL")
             table.execute(
                 "CREATE TABLE IF NOT EXISTS features"
-                " (pixels PRIMARY KEY, vectors BLOB, texture BLOB)"
+                " (pixels PRIMARY KEY, features BLOB, texture BLOB)"
             )
             os.utime(file)
-            keys = [row.pixels_sha256 for row in photos.rows]
-            blobs = {key: pair for key in keys if (pair := _find(table, key))}
-            missing = [i for i, key in enumerate(keys) if key not in blobs]
+            known = {key for (key,) in table.execute("SELECT pixels FROM features")}
+            photos = _photos(parts)
+            missing = [photo for photo in photos if _key(photo) not in known]
             if missing:
-                blobs |= _compute(table, network, photos, missing, workers)
+                _compute(table, network, missing, workers)
                 cache.evict()
+            features, texture = _read(table, [_key(photo) for photo in photos])
     except sqlite3.DatabaseError as error:
         raise MeadowError(
             f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
             " the file: what is in it can be computed again."
         ) from None
-    vectors, texture = zip(*(blobs[key] for key in keys), strict=True)
-    return (
-        np.frombuffer(b"".join(vectors), np.float32).reshape(len(vectors), len(VIEWS), -1),
-        np.frombuffer(b"".join(texture), np.float32).reshape(len(texture), -1),
-    )
+    return features, texture
 
 
 def _compute(
-    table: sqlite3.Connection, network: Path, photos: Photos, missing: Sequence[int], workers: int
-) -> dict[str, tuple[bytes, bytes]]:
-    """Compute the photos at the places `missing`, write each into the table, and return them."""
+    table: sqlite3.Connection, network: Path, photos: Sequence[_Photo], workers: int
+) -> None:
+    """Compute photos, and write each into the table."""
     session = open_session(network)
 
-    def run(i: int) -> tuple[bytes, bytes]:
-        plain = _pixels(photos, i)
-        mirror = np.ascontiguousarray(plain[:, :, ::-1])
-        features, texture = session.run(OUTPUTS, {"pixels": plain})
-        (mirrored,) = session.run(OUTPUTS[:1], {"pixels": mirror})
-        return np.concatenate([features, mirrored]).tobytes(), texture.tobytes()
+    def run(photo: _Photo) -> list[bytes]:
+        return [output.tobytes() for output in session.run(OUTPUTS, {"pixels": _pixels(photo)})]
 
-    results = parallel.ordered(run, missing, workers=workers, title="features")
-    blobs = {}
-    for i, pair in zip(missing, results, strict=True):
-        blobs[photos.rows[i].pixels_sha256] = pair
+    results = parallel.ordered(run, photos, workers=workers, title="features")
+    for photo, row in zip(photos, results, strict=True):
         # Committed one by one: a kill loses at most the photos in flight.
         with table:
-            table.execute(
-                "INSERT OR IGNORE INTO features VALUES (?, ?, ?)",
-                (photos.rows[i].pixels_sha256, *pair),
-            )
-    return blobs
+            table.execute("INSERT OR IGNORE INTO features VALUES (?, ?, ?)", (_key(photo), *row))
 
 
-def _pixels(photos: Photos, i: int) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(photos.pixels[i : i + 1])
+def _read(table: sqlite3.Connection, keys: Sequence[str]) -> list[NDArray[np.float32]]:
+    """Read features and texture of photos, each (n, ...), without a second copy of them all."""
+    arrays: list[NDArray[np.float32]] = []
+    query = "SELECT features, texture FROM features WHERE pixels = ?"
+    for i, key in enumerate(keys):
+        blobs = table.execute(query, (key,)).fetchone()
+        if blobs is None:
+            raise KeyError(key)
+        row = [np.frombuffer(blob, np.float32) for blob in blobs]
+        arrays = arrays or [np.empty((len(keys), len(vector)), np.float32) for vector in row]
+        for array, vector in zip(arrays, row, strict=True):
+            array[i] = vector
+    return arrays
 
 
-def _find(table: sqlite3.Connection, pixels: str) -> tuple[bytes, bytes] | None:
-    pair: tuple[bytes, bytes] | None = table.execute(
-        "SELECT vectors, texture FROM features WHERE pixels = ?", (pixels,)
-    ).fetchone()
-    return pair
+def _photos(parts: Sequence[Photos]) -> list[_Photo]:
+    return [(part, i) for part in parts for i in range(len(part.rows))]
+
+
+def _key(photo: _Photo) -> str:
+    part, i = photo
+    return part.rows[i].pixels_sha256
+
+
+def _pixels(photo: _Photo) -> NDArray[np.uint8]:
+    part, i = photo
+    return np.ascontiguousarray(part.pixels[i : i + 1])
 
 
 def _code(*modules: str) -> str:

@@ -92,9 +92,7 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
             "temperature": round(head.temperature, 6),
         },
         figures={"cv/log_loss": head.log_loss[head.l2]},
-        neighbours=out_of_distribution.fit(
-            examples.features[:, 0], texture, examples.groups, p.coverage
-        ),
+        neighbours=out_of_distribution.fit(examples.features, texture, examples.groups, p.coverage),
         set_threshold=conformal.threshold(
             np.exp(head.held_out, dtype=np.float64), examples.targets, p.coverage
         ),
@@ -161,7 +159,7 @@ def _first_head(p: Train, ready: Prepared, weights: Weights, workers: int) -> pr
         p.model_copy(update={"precision": "float32"}), weights, ready
     )
     photos = ready.photos("train")
-    vectors, _ = features.frozen(backbone, digest, photos, workers=workers)
+    vectors, _ = features.frozen(backbone, digest, [photos], workers=workers)
     groups = [row.group for row in photos.rows]
     examples = probe.Examples(vectors, photos.targets, groups, len(ready.classes))
     return probe.fit(examples, workers=workers)

@@ -59,7 +59,7 @@ class Examples:
     """Features to learn from.
 
     Attributes:
-        features: (n, views, d); a head learns from all views and is judged on the first.
+        features: (n, d).
         targets: class index, (n,).
         groups: content key of each photo's group of near-duplicates, n; a group is never parted.
         classes: number of classes.

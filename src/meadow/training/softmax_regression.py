@@ -27,7 +27,7 @@ class TrainingSet:
     """What is learned from, in principal coordinates.
 
     Attributes:
-        coordinates: (n, views, r); learned from in all views, judged in the first.
+        coordinates: (n, r).
         variances: of the coordinates, (r,).
         targets: class index, (n,).
         classes: number of classes.
@@ -46,9 +46,9 @@ class TrainingSet:
         return replace(self, coordinates=self.coordinates[places], targets=self.targets[places])
 
     def logits(self, part: slice, weights: Doubles) -> Singles:
-        """Return the logits of the first views of a part, (part, classes)."""
+        """Return the logits of a part, (part, classes)."""
         single = weights.astype(np.float32)
-        logits: Singles = self.coordinates[part, 0] @ single[:-1] + single[-1]
+        logits: Singles = self.coordinates[part] @ single[:-1] + single[-1]
         return logits
 
     def solve(self, parts: Sequence[slice], l2: float, start: Doubles) -> Doubles:
@@ -65,8 +65,7 @@ class TrainingSet:
         """
         ranges = [range(part.start, part.stop, BLOCK) for part in parts]
         blocks = [slice(i, min(i + BLOCK, r.stop)) for r in ranges for i in r]
-        views, r = self.coordinates.shape[1:]
-        n = views * sum(block.stop - block.start for block in blocks)
+        n, r = sum(part.stop - part.start for part in parts), self.coordinates.shape[1]
         doubt = 0.08 / np.sqrt(self.classes)  # about the mean p (1 - p) of a fit under way
         penalty = np.append(np.full(r, l2), 0)[:, None]
         scale = 1 / np.sqrt(doubt * np.append(self.variances, 1)[:, None] + penalty)
@@ -75,8 +74,7 @@ class TrainingSet:
             weights = scaled.reshape(start.shape) * scale
             single, total, slope = weights.astype(np.float32), 0.0, np.zeros(start.shape)
             for block in blocks:
-                labels = self.targets[block].repeat(views)
-                x = self.coordinates[block].reshape(len(labels), r)
+                labels, x = self.targets[block], self.coordinates[block]
                 log_p = log_softmax(x @ single[:-1] + single[-1])
                 labelled = np.arange(len(labels)), labels
                 total -= float(log_p[labelled].sum(dtype=np.float64))
@@ -104,43 +102,40 @@ def principal_axes(
     0.109.
 
     Args:
-        features: (n, views, d); may be a memory map.
+        features: (n, d).
         order: places of the photos in what is returned, (n,).
         step: is called after each part of the work.
 
     Returns:
-        Coordinates (n, views, r), their variances (r,), the mean (d,), and `back` (d, r): a weight
+        Coordinates (n, r), their variances (r,), the mean (d,), and `back` (d, r): a weight
         in coordinates, (r, classes), is `back @ weight` for features.
 
     """
-    n, views, d = features.shape
-    mean = features.mean(axis=(0, 1), dtype=np.float64)
+    n, d = features.shape
+    mean = features.mean(axis=0, dtype=np.float64)
 
     def centred(places: Ints, dtype: type[np.floating]) -> NDArray[np.floating]:
         step()
-        x: NDArray[np.floating] = features[places].reshape(-1, d).astype(dtype)
+        x: NDArray[np.floating] = features[places].astype(dtype)
         x -= mean.astype(dtype)
         return x
 
     blocks = [order[i : i + BLOCK] for i in range(0, n, BLOCK)]
-    few = n * views < d  # then the products of photos are fewer than those of features
+    few = n < d  # then the products of photos are fewer than those of features
     if few:
         x = centred(order, np.float64)
         values, vectors = np.linalg.eigh(x @ x.T / len(x))
     else:
         singles = (centred(places, np.float32) for places in blocks)
-        values, vectors = np.linalg.eigh(sum(x.T @ x / np.float64(n * views) for x in singles))
+        values, vectors = np.linalg.eigh(sum(x.T @ x / np.float64(n) for x in singles))
     variance = max(float(values.sum() / d), 1e-30)  # 0 where all photos are the same
     kept = values > LEAST_VARIANCE * variance
     values, vectors = values[kept], vectors[:, kept]
     if few:
         vectors = x.T @ (vectors / np.sqrt(values * len(x)))
     back = vectors / np.sqrt(variance)
-    coordinates = np.empty((n, views, len(values)), np.float32)
+    coordinates = np.empty((n, len(values)), np.float32)
     single = back.astype(np.float32)
     for i, places in enumerate(blocks):
-        rotated = centred(places, np.float32) @ single
-        coordinates[i * BLOCK : i * BLOCK + len(places)] = rotated.reshape(
-            len(places), views, len(values)
-        )
+        coordinates[i * BLOCK : i * BLOCK + len(places)] = centred(places, np.float32) @ single
     return coordinates, values / variance, mean, back
