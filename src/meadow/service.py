@@ -14,12 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from meadow.inference.classifier import Classifier
 from meadow.inference.reference import FILE, Reference
-from meadow.serving import api
+from meadow.serving import api, front
 from meadow.serving.middleware import Guard
 from meadow.serving.settings import Settings
 from meadow.serving.telemetry import Telemetry
 
-SETTINGS = Settings.read()
+SETTINGS = Settings.read().of_one_worker()
 # Relative to the working directory of the import: the project's, or the one inside the Bento.
 MODEL = SETTINGS.model.resolve()
 
@@ -29,6 +29,7 @@ class Direct(bentoml.Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Return the application that a worker runs; BentoML's starts and ends the service."""
+        front.install()
         bento = super().to_asgi(is_main)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:

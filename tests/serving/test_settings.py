@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from meadow.errors import MeadowError
+from meadow.serving import settings
 from meadow.serving.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,22 @@ def test_a_bad_key_is_not_shown() -> None:
         Settings.read({"MEADOW_API_KEY": "secret\n"})
 
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("usable", "workers", "share"),
+    [(1, 0, (1, 2, 48)), (2, 0, (1, 3, 48)), (8, 0, (2, 5, 24)), (7, 3, (3, 4, 16))],
+)
+def test_processes_share_cores_and_limits(
+    monkeypatch: pytest.MonkeyPatch, usable: int, workers: int, share: tuple[int, int, int]
+) -> None:
+    """Together they have a thread for each core that the container has, and one line."""
+    monkeypatch.setattr(settings, "cores", lambda: usable)
+    one = Settings(workers=workers).of_one_worker()
+
+    assert (one.workers, one.threads, one.queue) == share
+    assert one.max_held * one.workers >= Settings().max_held
+    assert Settings(workers=64).of_one_worker().max_held == Settings().max_body
 
 
 def test_each_is_documented_with_its_default() -> None:

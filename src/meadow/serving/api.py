@@ -85,6 +85,7 @@ public = APIRouter(tags=["operations"])  # needs no key
 async def predict(request: Request, top_k: TopK = None) -> schema.Prediction:
     """Classify one photo: the multipart field `file`, or the whole body."""
     answering: Answering = request.app.state.answering
+    answering.classify.admit()  # before the body is read: a refusal costs next to nothing
     photo = await upload.one(request, answering.settings.timeout)
     answering.telemetry.batch.observe(1)
     classified = await _while_connected(request, answering.classify.run(photo))
@@ -100,6 +101,7 @@ async def predict(request: Request, top_k: TopK = None) -> schema.Prediction:
 async def predict_batch(request: Request, top_k: TopK = None) -> schema.Batch:
     """Classify several photos, the fields `files`; a bad one gets an error in its place."""
     answering: Answering = request.app.state.answering
+    answering.classify.admit()
     photos = await upload.several(request, answering.settings.timeout)
     answering.telemetry.batch.observe(len(photos))
     answering.classify.admit(len(photos))
@@ -130,6 +132,7 @@ async def explain(request: Request) -> schema.Explained:
     That is fifty times the work of an answer: one is computed at a time, and a few may wait.
     """
     answering: Answering = request.app.state.answering
+    answering.explain.admit()
     photo = await upload.one(request, answering.settings.timeout)
     explanation = await _while_connected(request, answering.explain.run(photo))
     return schema.Explained(

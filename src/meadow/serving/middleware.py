@@ -5,8 +5,8 @@ id, security headers and a line in the log, and metrics have no labels but those
 """
 
 import logging
+import random
 import re
-import secrets
 import time
 from typing import Any
 
@@ -70,7 +70,7 @@ class _Exchange:
         self.began = time.perf_counter()
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.id = given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
         self.method = scope["method"]
         self.log: dict[str, Any] = {}  # what the application adds to the request's line
         self.scope = {

@@ -8,9 +8,11 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from meadow.errors import MeadowError, did_you_mean
+from meadow.pipeline.cpu import cores
 from meadow.pipeline.image import MAX_PIXELS
 
 PREFIX = "MEADOW_"
+CORES_OF_A_WORKER = 4  # of more, Python's lock lets one process use but a part (bench/RESULTS.md)
 OTHERS = {"MEADOW_CACHE", "MEADOW_CACHE_LIMIT"}  # read by other parts of Meadow
 
 
@@ -20,8 +22,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, strict=False)
 
     model: Path = Field(Path("models/classifier"), description="folder of the model")
-    workers: int = Field(1, ge=1, le=64, description="processes; each loads the model")
-    threads: int = Field(0, ge=0, le=256, description="photos in work at once; 0: usable cores")
+    workers: int = Field(0, ge=0, le=64, description="processes; 0: by the usable cores")
+    threads: int = Field(0, ge=0, le=256, description="photos in work at once; 0: by the cores")
     queue: int = Field(48, ge=1, le=10_000, description="photos that may wait; more get 429")
     timeout: float = Field(30, gt=0, le=3600, description="seconds for body, and for answer")
     max_body: int = Field(20 * 2**20, ge=1024, description="bytes of a request's body")
@@ -56,6 +58,22 @@ class Settings(BaseModel):
         if not value.isascii() or not value.isprintable() or value != value.strip():
             raise ValueError("a header can hold printable ASCII alone, without spaces around it")
         return value
+
+    def of_one_worker(self) -> Self:
+        """Return the settings of one process: its share of the cores and of what may wait.
+
+        It has a thread more than cores: while one waits for Python's lock another computes. A
+        single body is never too large for the share.
+        """
+        workers = self.workers or max(1, cores() // CORES_OF_A_WORKER)
+        return self.model_copy(
+            update={
+                "workers": workers,
+                "threads": -(-(self.threads or cores() + workers) // workers),
+                "queue": -(-self.queue // workers),
+                "max_held": max(-(-self.max_held // workers), self.max_body),
+            }
+        )
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Self:

@@ -9,12 +9,12 @@ import logging
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from logging.handlers import QueueListener, RotatingFileHandler
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, cast
 
 from meadow.inference.reference import Reference
@@ -26,6 +26,7 @@ from meadow.serving.settings import Settings
 
 KEPT = 5  # files of events
 WAITING = 10_000  # lines
+PAUSE = 0.1  # seconds between two looks at them
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 DISTANCES = tuple(tenth / 10 for tenth in range(1, 21))
@@ -153,8 +154,10 @@ def exposition() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-class Lines(QueueListener):
+class Lines:
     """JSON lines that a thread of their own writes; what does not fit or fails is dropped.
+
+    It wakes ten times a second, not for each line, which would take a core from the photos.
 
     Args:
         handler: writes them.
@@ -166,28 +169,34 @@ class Lines(QueueListener):
         handler.setFormatter(_Json())
         # the disk is full, the reader has gone
         handler.handleError = lambda record: dropped()  # type: ignore[method-assign]  # noqa: ARG005
+        self.handler = handler
         self.dropped = dropped
-        self.waiting: SimpleQueue[logging.LogRecord] = SimpleQueue()
-        super().__init__(self.waiting, handler)
-        self.start()
+        self.waiting: deque[logging.LogRecord] = deque()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def write(self, line: dict[str, Any]) -> None:
         """Have a line written; returns at once."""
-        if self.waiting.qsize() >= WAITING:
+        if len(self.waiting) >= WAITING:
             self.dropped()
         else:
-            self.waiting.put(logging.makeLogRecord({"msg": line}))
+            self.waiting.append(logging.makeLogRecord({"msg": line}))
 
     def close(self) -> None:
         """Write what is left, for two seconds at most."""
-        end = threading.Thread(target=self._end, daemon=True)
-        end.start()
-        end.join(2)
+        self.ended.set()
+        self.thread.join(2)
 
-    def _end(self) -> None:
-        self.stop()
-        for handler in self.handlers:
-            handler.close()
+    def _run(self) -> None:
+        while not self.ended.wait(PAUSE):
+            self._drain()
+        self._drain()
+        self.handler.close()
+
+    def _drain(self) -> None:
+        while self.waiting:
+            self.handler.handle(self.waiting.popleft())
 
 
 class _Json(logging.Formatter):
