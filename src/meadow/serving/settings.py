@@ -12,7 +12,7 @@ from meadow.pipeline.cpu import cores
 from meadow.pipeline.image import MAX_PIXELS
 
 PREFIX = "MEADOW_"
-CORES_OF_A_WORKER = 4  # of more, Python's lock lets one process use but a part (bench/RESULTS.md)
+CORES_OF_A_WORKER = 4  # of more, Python's lock would let a process use but a part (docs/serving.md)
 OTHERS = {"MEADOW_CACHE", "MEADOW_CACHE_LIMIT"}  # read by other parts of Meadow
 
 
