@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir, nullcontext
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
         "--columns", nargs=2, metavar=("PHOTO", "LABEL"), help="of this file, if they are not found"
     )
     command.add_argument("--encoding", metavar="NAME", help="of names in a zip, such as cp932")
+    command.add_argument("--add", action="store_true", help="to the set that is there")
     report = _call("reporting.dataset_report:data_report", "html")
     command = data("report", report, "a page about the set: what is in it, and what is odd")
     command.add_argument("--html", type=path, default="data-report.html", metavar="FILE")
@@ -211,13 +213,13 @@ def _set() -> Path:
 def _data_demo(chosen: argparse.Namespace) -> None:
     from meadow.commands import demo  # with Pillow and httpx: 0.1 s
 
-    _replace_set(lambda folder: demo.draw(folder, chosen.count))
+    _track_set(lambda folder: demo.draw(folder, chosen.count))
 
 
 def _data_dandelion_grass(chosen: argparse.Namespace) -> None:
     from meadow.commands import dandelion_grass  # with pooch and requests: 0.1 s
 
-    _replace_set(lambda folder: dandelion_grass.fetch(folder, chosen.source))
+    _track_set(lambda folder: dandelion_grass.fetch(folder, chosen.source))
 
 
 def _data_import(chosen: argparse.Namespace) -> None:
@@ -228,14 +230,16 @@ def _data_import(chosen: argparse.Namespace) -> None:
         raise MeadowError(
             f"{chosen.source} is the set itself. Track its changes: `dvc add {folder}`."
         )
-    names = ("merge_splits", "labels", "columns", "encoding")
+    names = ("merge_splits", "labels", "columns", "encoding", "add")
     options = {name: getattr(chosen, name) for name in names}
-    _replace_set(lambda folder: importing.import_set(chosen.source, folder, **options))
+    make = partial(importing.import_set, chosen.source, **options)
+    _track_set(make, replace=not chosen.add)
 
 
-def _replace_set(make: Callable[[Path], None]) -> None:
+def _track_set(make: Callable[[Path], None], *, replace: bool = True) -> None:
     folder = _set()
-    dvc_git.refuse_untracked(folder)
+    if replace:
+        dvc_git.refuse_untracked(folder)
     make(folder)
     dvc_git.track(folder)
     print(

@@ -7,12 +7,12 @@ the same names on every system; whether a file is a photo is for the prepare sta
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from meadow.commands import label_file, layouts, sources
+from meadow.commands import adding, label_file, layouts, sources
 from meadow.commands.sources import Entry
 from meadow.curation import discovery, names
 from meadow.errors import MeadowError
@@ -34,6 +34,7 @@ def import_set(
     labels: Path | None = None,
     columns: Sequence[str] | None = None,
     encoding: str | None = None,
+    add: bool = False,
 ) -> None:
     """Copy or unpack a set of photos, and print how many files each class has.
 
@@ -47,6 +48,7 @@ def import_set(
         labels: a file with the label of each photo, wherever the photo lies.
         columns: of this file, those of photo and label, if they are not to be found.
         encoding: of the names in the archive, where it does not say and it cannot be found.
+        add: the target keeps what it has.
 
     Raises:
         MeadowError: no such source, one that overlaps the target, a damaged, encrypted, unsafe or
@@ -55,23 +57,31 @@ def import_set(
     """
     check_apart(source, target)
     try:
+        known = discovery.find(target) if add else []
+        classes = {file.label for file in known}
         with sources.opened(source, encoding) as everything:
-            entries, behind = _arranged(source, everything, merge_splits, labels, columns)
+            entries, behind = _arranged(source, everything, merge_splits, labels, columns, classes)
             files = [entry for entry in entries if entry.open]
             folders = {
                 entry.parts[0] for entry in entries if len(entry.parts) > 1 or not entry.open
             }
-            discovery.check(source, [entry.path for entry in files], folders)
+            paths = [entry.path for entry in files]
+            kept = {file.path for file in known} - {*paths}
+            discovery.check(source, [*paths, *sorted(kept)], folders | classes)
             # macOS stores some names decomposed: written composed, they are the same everywhere.
             files = [Entry(tuple(map(_composed, entry.parts)), entry.open) for entry in files]
-            with atomic.whole(target) as part:
-                _write(source, files, part)
+            if add:
+                new = f", {_add(source, files, target)} of them new"
+            else:
+                new = ""
+                with atomic.whole(target) as part:
+                    _write(source, files, part)
     except PermissionError as error:
         raise MeadowError(
             f"permission denied: {error.filename}. Change it with chmod, then run this again."
         ) from None
     counts = sorted(Counter(entry.parts[0] for entry in files).items())
-    print(f"{target}: {len(files)} files in {len(counts)} classes")
+    print(f"{target}: {len(files)} files in {len(counts)} classes{new}")
     for label, count in counts[:LISTED]:
         print(f"{count:8} {label!r}")
     if len(counts) > LISTED:
@@ -79,6 +89,16 @@ def import_set(
     odd = [entry.path for entry in files if not entry.path.lower().endswith(SUFFIXES)]
     _warn(f"files that do not end in {', '.join(SUFFIXES)}; prepare judges them by content", odd)
     _warn("left behind, as they are in no class", [entry.path for entry in behind])
+
+
+def _add(source: Path, files: Sequence[Entry], target: Path) -> int:
+    part, _ = atomic.beside(target)
+    atomic.remove(part)
+    try:
+        _write(source, files, part)
+        return adding.add(part, [entry.path for entry in files], target)
+    finally:
+        atomic.remove(part)
 
 
 def _composed(name: str) -> str:
@@ -113,6 +133,7 @@ def _arranged(
     merge_splits: bool,
     labels: Path | None,
     columns: Sequence[str] | None,
+    classes: Collection[str],
 ) -> tuple[list[Entry], list[Entry]]:
     """Return the entries with their classes at the top, and what is left behind."""
     packed = [entry.path for entry in entries if entry.path.lower().endswith(ARCHIVES)]
@@ -126,7 +147,7 @@ def _arranged(
         raise MeadowError("--columns are those of a table. Give the table too: `--labels FILE`.")
     if labels:
         return label_file.labelled(source, entries, labels, columns)
-    entries, beside = layouts.unwrapped(entries)
+    entries, beside = layouts.unwrapped(entries, classes)
     if merge_splits:
         if not discovery.are_splits({entry.parts[0] for entry in entries}):
             raise MeadowError(

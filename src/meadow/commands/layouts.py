@@ -1,11 +1,15 @@
 """From the folders that people have to one folder per class."""
 
+from collections.abc import Collection
+
 from meadow.commands.sources import Entry
 from meadow.curation import discovery
 
 
-def unwrapped(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+def unwrapped(entries: list[Entry], classes: Collection[str]) -> tuple[list[Entry], list[Entry]]:
     """Return the class folders, without the single folders around them, and what lies beside them.
+
+    A folder with the name of a known class is one.
 
     Set aside is what is no photo: a README, a list of check sums. A photo beside the class folders
     stays among them, to be refused.
@@ -16,7 +20,7 @@ def unwrapped(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
         entries = [entry for entry in entries if not _is_beside(entry)]
         tops = {entry.parts[0] for entry in entries}
         depths = {len(entry.parts) for entry in entries if entry.open}
-        if len(tops) != 1 or 1 in depths or max(depths, default=0) < 3:
+        if len(tops) != 1 or tops <= {*classes} or 1 in depths or max(depths, default=0) < 3:
             return entries, beside
         entries = [Entry(entry.parts[1:], entry.open) for entry in entries if entry.parts[1:]]
 
