@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import provenance
@@ -245,6 +246,8 @@ def create(classifier: Classifier, settings: Settings, telemetry: Telemetry) -> 
         protected, dependencies=list(checks.values()), responses=schema.answers(*checks)
     )
     app.include_router(public)
+    routes = (*protected.routes, *public.routes)
+    telemetry.expect(route.path for route in routes if isinstance(route, Route))
     size = classifier.preprocessing.size
     for _ in range(2):  # the first runs of a session are slow
         classifier.answer(np.zeros((size, size, 3), np.uint8))
