@@ -45,6 +45,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 def _parser(prefix: Path) -> argparse.ArgumentParser:
     """Describe all commands; `prefix` leads from the project's root to the current folder."""
     path = prefix.joinpath
+    source: Callable[[str], str] = lambda name: name if "://" in name else str(path(name))  # noqa: E731
     parser = argparse.ArgumentParser(
         "meadow", description="A folder of labelled photos becomes a served classifier."
     )
@@ -97,13 +98,15 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command.add_argument("--trials", type=int, default=20, help="an earlier start's included")
     command.add_argument("--metric", help="such as cv_accuracy; never one of the test photos")
 
-    compare = _call("experiments.compare:compare", "versions", "html", "format")
+    compare = _call("experiments.compare:compare", "versions", "html", "format", "events")
     command = add("compare", compare, "what differs between versions, photo by photo")
     command.add_argument(
         "versions", nargs="*", metavar="VERSION",
         help="commit, tag, branch, experiment or `workspace`; the first is the baseline; one alone"
         " is compared with the workspace",
     )  # fmt: skip
+    words = "instead of versions: a shadow's answers beside those that were sent"
+    command.add_argument("--events", nargs="+", type=source, metavar="FILE|URL", help=words)
     command.add_argument("--html", type=path, metavar="FILE", help="write a page with the photos")
     formats = command.add_mutually_exclusive_group()
     for name, reader in (("markdown", "a pull request"), ("json", "a script")):
@@ -166,7 +169,7 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="one JSON object a line")
     command = add("drift", _drift, "whether a service is shown other photos than were learned from")
     command.add_argument(
-        "--events", nargs="+", default=[], metavar="FILE|URL",
+        "--events", nargs="+", type=source, default=[], metavar="FILE|URL",
         help="what MEADOW_EVENTS of the service names, with its rotated files; the default is that"
         " of this shell",
     )  # fmt: skip
@@ -286,8 +289,7 @@ def _predict(chosen: argparse.Namespace) -> None:
 def _drift(chosen: argparse.Namespace) -> None:
     from meadow.commands import drift  # with SciPy: 0.7 s
 
-    here = [name if "://" in name else str(chosen.prefix / name) for name in chosen.events]
-    if drift.drift(here, chosen.since, chosen.html):
+    if drift.drift(chosen.events, chosen.since, chosen.html):
         sys.exit(CHANGED)
 
 

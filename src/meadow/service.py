@@ -22,6 +22,7 @@ from meadow.serving.telemetry import Telemetry
 SETTINGS = Settings.read().of_one_worker()
 # Relative to the working directory of the import: the project's, or the one inside the Bento.
 MODEL = SETTINGS.model.resolve()
+SHADOW = SETTINGS.shadow.resolve() if SETTINGS.shadow else None
 
 
 class Direct(bentoml.Service[Any]):
@@ -52,10 +53,9 @@ class PhotoClassifier:
         classifier = Classifier.load(MODEL)
         worker = bentoml.server_context.worker_index or 1
         reference = Reference.load(MODEL) if (MODEL / FILE).exists() else None  # of an older train
-        self.telemetry = Telemetry(
-            SETTINGS, classifier.classes, classifier.version, worker, reference
-        )
-        routes = api.create(classifier, SETTINGS, self.telemetry)
+        self.telemetry = Telemetry(SETTINGS, classifier, worker, reference)
+        shadow = Classifier.load(SHADOW) if SHADOW else None
+        routes = api.create(classifier, SETTINGS, self.telemetry, shadow)
         self.app: ASGIApp = Guard(routes, SETTINGS, self.telemetry)
         if SETTINGS.cors:
             headers = ["Authorization", "Content-Type", "X-Request-ID"]

@@ -3,9 +3,11 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -62,6 +64,8 @@ def count(
         try:
             event = json.loads(line)
             if event["model"] != model:
+                if event.get("kind") == "shadow":
+                    continue
                 passed.of_other_models += 1
                 passed.other_models.add(str(event["model"])[:12])
                 continue
@@ -84,6 +88,22 @@ def count(
             room = min(tally.room, CHUNK)
     flush()
     return passed
+
+
+def of_kind(kind: str, sources: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the events of one kind, such as `shadow`; lines that are none are passed over.
+
+    Raises:
+        MeadowError: a source cannot be read.
+
+    """
+    mark = f'"kind": "{kind}"'.encode()
+    for line in _lines(sources):
+        if mark in line:
+            with suppress(ValueError, RecursionError):
+                event = json.loads(line)
+                if isinstance(event, dict) and event.get("kind") == kind:
+                    yield event
 
 
 def utc(text: str) -> str:

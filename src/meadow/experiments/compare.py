@@ -9,7 +9,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from meadow.errors import MeadowError
 from meadow.evaluation.significance import Pair
+from meadow.experiments.agreement import agreement
 from meadow.experiments.differences import (
     Difference,
     Differences,
@@ -31,7 +33,12 @@ CHOOSING = (
 )
 
 
-def compare(names: Sequence[str], page: Path | None, form: str = "terminal") -> None:
+def compare(
+    names: Sequence[str],
+    page: Path | None,
+    form: str = "terminal",
+    events: Sequence[str] | None = None,
+) -> None:
     """Print what differs between versions, and write it as a page if asked for.
 
     Args:
@@ -39,11 +46,17 @@ def compare(names: Sequence[str], page: Path | None, form: str = "terminal") -> 
             workspace, none means HEAD.
         page: where to write the HTML page, or None.
         form: terminal, markdown or json: for whom it is printed.
+        events: instead of versions: see `agreement.agreement`.
 
     Raises:
-        MeadowError: a version is unknown.
+        MeadowError: a version is unknown, or events cannot be compared.
 
     """
+    if events:
+        if names or page or form == "markdown":
+            raise MeadowError("--events goes with --json alone: no versions, no page, no comment.")
+        agreement(events, as_json=form == "json")
+        return
     if len(names) < 2:
         first = names[0] if names else "HEAD"
         names = ["HEAD" if first == WORKSPACE else first, WORKSPACE]

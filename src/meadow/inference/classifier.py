@@ -113,6 +113,17 @@ class Classifier:
             session=open_session(folder / NETWORK, threads=threads),
         )
 
+    def warm(self) -> None:
+        """Answer twice, as the first runs of a session are slow.
+
+        Raises:
+            ArithmeticError: see `answer`.
+
+        """
+        size = self.preprocessing.size
+        for _ in range(2):
+            self.answer(np.zeros((size, size, 3), np.uint8))
+
     def classify(self, pixels: NDArray[np.uint8]) -> tuple[Probabilities, Probabilities]:
         """Classify preprocessed photos, (n, size, size, 3).
 

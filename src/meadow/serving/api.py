@@ -5,19 +5,14 @@ To add an endpoint, write its function here and the model of its answer in schem
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from contextlib import suppress
-from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
 
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import provenance
@@ -25,10 +20,12 @@ from meadow.pipeline.cpu import cores
 from meadow.pipeline.formats import MEDIA_TYPES, NAMES
 from meadow.pipeline.image import MIN_SIDE, PhotoError
 from meadow.serving import access, occlusion, schema, telemetry, upload
+from meadow.serving.connection import while_connected
 from meadow.serving.pages import PAGES, page
 from meadow.serving.pool import Classified, Pool, classify
 from meadow.serving.refusals import Error, Refused
 from meadow.serving.settings import Settings
+from meadow.serving.shadow import Shadow
 from meadow.serving.telemetry import Telemetry
 
 log = logging.getLogger("meadow")
@@ -40,13 +37,18 @@ TopK = Annotated[
     int | None,
     Query(ge=1, le=10**6, description="so many probabilities, the highest first; else all"),
 ]
-T = TypeVar("T")
 
 
 class Answering:
     """What the routes answer with; they find it as `request.app.state.answering`."""
 
-    def __init__(self, classifier: Classifier, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: Settings,
+        telemetry: Telemetry,
+        shadow: Classifier | None,
+    ) -> None:
         self.classifier = classifier
         self.settings = settings
         self.telemetry = telemetry
@@ -59,8 +61,17 @@ class Answering:
             lambda photo, _: occlusion.explain(classifier, photo, settings.max_pixels),
             threads=1,
             queue=2,  # the last begins within about a second
-            background=True,
+            niceness=10,
         )
+        self.shadow = None
+        if shadow:
+            self.shadow = Shadow(
+                shadow,
+                classifier,
+                lambda: self.classify.waiting > 0,
+                settings.max_pixels,
+                telemetry,
+            )
         self.model = schema.Model(name=NAME, version=classifier.version[:12])
         self.described = _describe(classifier, settings)
 
@@ -70,6 +81,8 @@ class Answering:
         """Count and return what is sent of an answer."""
         answer = classified.answer
         self.telemetry.prediction(classified, request.state.id, len(photo))
+        if self.shadow:
+            self.shadow.offer(photo, answer, request.state.id)
         return schema.Prediction(**answer.to_dict(self.classifier.classes, top_k), model=self.model)
 
 
@@ -89,7 +102,7 @@ async def predict(request: Request, top_k: TopK = None) -> schema.Prediction:
     answering.classify.admit()  # before the body is read: a refusal costs next to nothing
     photo = await upload.one(request, answering.settings.timeout)
     answering.telemetry.batch.observe(1)
-    classified = await _while_connected(request, answering.classify.run(photo))
+    classified = await while_connected(request, answering.classify.run(photo))
     return answering.prediction(request, photo, classified, top_k)
 
 
@@ -107,7 +120,7 @@ async def predict_batch(request: Request, top_k: TopK = None) -> schema.Batch:
     answering.telemetry.batch.observe(len(photos))
     answering.classify.admit(len(photos))
     works = [answering.classify.run(photo, admitted=True) for photo in photos]
-    results = await _while_connected(request, asyncio.gather(*works, return_exceptions=True))
+    results = await while_connected(request, asyncio.gather(*works, return_exceptions=True))
     answers: list[schema.Prediction | Error] = []
     for photo, result in zip(photos, results, strict=True):
         if isinstance(result, Classified):
@@ -135,7 +148,7 @@ async def explain(request: Request) -> schema.Explained:
     answering: Answering = request.app.state.answering
     answering.explain.admit()
     photo = await upload.one(request, answering.settings.timeout)
-    explanation = await _while_connected(request, answering.explain.run(photo))
+    explanation = await while_connected(request, answering.explain.run(photo))
     return schema.Explained(
         label=answering.classifier.classes[explanation.best],
         confidence=float(explanation.probabilities[explanation.best]),
@@ -222,14 +235,20 @@ ERRORS = (
 HANDLERS: dict[Any, Any] = dict.fromkeys(ERRORS, _refused)
 
 
-def create(classifier: Classifier, settings: Settings, telemetry: Telemetry) -> FastAPI:
+def create(
+    classifier: Classifier,
+    settings: Settings,
+    telemetry: Telemetry,
+    shadow: Classifier | None = None,
+) -> FastAPI:
     """Return the application, warm.
 
     Raises:
-        ArithmeticError: the network's output is not finite.
+        MeadowError: the second model cannot be compared with the first.
+        ArithmeticError: a network's output is not finite.
 
     """
-    answering = Answering(classifier, settings, telemetry)
+    answering = Answering(classifier, settings, telemetry, shadow)
     app = FastAPI(
         title="Photo classifier",
         version=answering.model.version,
@@ -246,11 +265,7 @@ def create(classifier: Classifier, settings: Settings, telemetry: Telemetry) -> 
         protected, dependencies=list(checks.values()), responses=schema.answers(*checks)
     )
     app.include_router(public)
-    routes = (*protected.routes, *public.routes)
-    telemetry.expect(route.path for route in routes if isinstance(route, Route))
-    size = classifier.preprocessing.size
-    for _ in range(2):  # the first runs of a session are slow
-        classifier.answer(np.zeros((size, size, 3), np.uint8))
+    classifier.warm()
     return app
 
 
@@ -275,25 +290,3 @@ def _describe(classifier: Classifier, settings: Settings) -> schema.Described:
         metrics=provenance.read(project, provenance.FIGURES, classifier.version),
         versions={name: version(name) for name in PACKAGES},
     )
-
-
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Await the work, and drop it when its client goes away or time is up."""
-    seconds = request.app.state.answering.settings.timeout
-    gone = asyncio.ensure_future(request.receive())  # the body is read: only the end can come
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            gone.add_done_callback(partial(_hung_up, limit))
-            return await work
-    except TimeoutError:
-        if gone.done():
-            raise ClientDisconnect from None
-        raise Refused("timeout", f"no answer within {seconds:g} s") from None
-    finally:
-        gone.cancel()
-
-
-def _hung_up(limit: asyncio.Timeout, gone: asyncio.Future[Any]) -> None:
-    if not gone.cancelled():
-        with suppress(RuntimeError):  # the work has just ended
-            limit.reschedule(0)

@@ -19,7 +19,6 @@ from meadow.inference.classifier import Answer, Classifier
 from meadow.inference.signals import look
 from meadow.serving.refusals import Refused
 
-YIELDING = 10  # niceness of a thread in the background
 T = TypeVar("T")
 
 
@@ -31,7 +30,7 @@ class Pool(Generic[T]):
             `time.perf_counter()` at which the photo came, too.
         threads: how many.
         queue: how many photos may wait.
-        background: whether the threads give way to others.
+        niceness: how far the threads give way to others; 19 at most.
 
     """
 
@@ -41,12 +40,12 @@ class Pool(Generic[T]):
         *,
         threads: int,
         queue: int,
-        background: bool = False,
+        niceness: int = 0,
     ) -> None:
         self.work = work
         self.queue = queue
         self.waiting = 0
-        self.executor = ThreadPoolExecutor(threads, initializer=_give_way if background else None)
+        self.executor = ThreadPoolExecutor(threads, initializer=_give_way, initargs=(niceness,))
         # One more than there are threads: the next is there when a thread is done.
         self.free = asyncio.Semaphore(threads + 1)
 
@@ -121,6 +120,6 @@ def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float)
     )
 
 
-def _give_way() -> None:
-    if sys.platform == "linux":  # elsewhere niceness is the whole process's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), YIELDING)
+def _give_way(niceness: int) -> None:
+    if niceness and sys.platform == "linux":  # elsewhere it is the whole process's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

@@ -35,6 +35,7 @@ class Settings(BaseModel):
     access_log: bool = Field(default=True, description="a JSON line a request on stdout")
     events: Path | None = Field(None, description="file of prediction events; none")
     events_size: int = Field(10 * 2**20, ge=1024, description="bytes of one such file; 5 are kept")
+    shadow: Path | None = Field(None, description="folder of a second model; none")
     drain: Path | None = Field(None, description="while this file exists, answers end connections")
 
     @field_validator("cors", mode="before")
@@ -71,7 +72,7 @@ class Settings(BaseModel):
                 "workers": workers,
                 "threads": -(-(self.threads or cores() + workers) // workers),
                 "queue": -(-self.queue // workers),
-                "max_held": min(self.max_held, max(-(-self.max_held // workers), self.max_body)),
+                "max_held": max(-(-self.max_held // workers), self.max_body),
             }
         )
 

@@ -10,13 +10,14 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, cast
 
+from meadow.inference.classifier import Classifier
 from meadow.inference.reference import Reference
 from meadow.inference.signals import DIGITS, SIGNALS
 from meadow.serving.drift_window import DriftWindow
@@ -25,7 +26,6 @@ from meadow.serving.refusals import REASONS
 from meadow.serving.settings import Settings
 
 KEPT = 5  # files of events
-STATUSES = sorted({"200", *(str(reason.status) for reason in REASONS.values())})
 WAITING = 10_000  # lines
 PAUSE = 0.1  # seconds between two looks at them
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -39,16 +39,14 @@ class Telemetry:
     def __init__(
         self,
         settings: Settings,
-        classes: Sequence[str],
-        version: str,
+        classifier: Classifier,
         worker: int = 1,
         reference: Reference | None = None,
     ) -> None:
         # Here, not above: BentoML first has to say where the processes meet.
         from prometheus_client import Counter, Gauge, Histogram
 
-        self.classes = classes
-        self.version = version
+        self.classifier = classifier
         self.requests = Counter("meadow_requests", "Requests", ["route", "status"])
         self.seconds = Histogram(
             "meadow_request_seconds", "From first byte to last", ["route"], buckets=SECONDS
@@ -63,7 +61,7 @@ class Telemetry:
         rejects = Counter("meadow_rejects", "Refused requests and photos", ["reason"])
         self.rejects = {reason: rejects.labels(reason) for reason in REASONS}
         predicted = Counter("meadow_predictions", "Answers by class", ["label"])
-        self.predicted = [predicted.labels(name) for name in classes]
+        self.predicted = [predicted.labels(name) for name in classifier.classes]
         self.confidence = Histogram("meadow_confidence", "Of the answers", buckets=SHARES)
         self.distance = Histogram(
             "meadow_distance", "To what was learned from, of the answers", buckets=DISTANCES
@@ -71,7 +69,7 @@ class Telemetry:
         self.unlike = Counter("meadow_out_of_distribution", "Answers to photos of something else")
         self.dropped = Counter("meadow_log_dropped", "Lines that were not written")
         info = Gauge("meadow_model_info", "Model", ["version"], multiprocess_mode="livemax")
-        info.labels(version[:12]).set(1)
+        info.labels(classifier.version[:12]).set(1)
         self.drift = None
         if reference:
             drift = Gauge(
@@ -85,16 +83,6 @@ class Telemetry:
             self.access = Lines(logging.StreamHandler(sys.stdout), self.dropped.inc)
         if settings.events:
             self.events = Lines(event_file(settings.events, settings, worker), self.dropped.inc)
-
-    def expect(self, routes: Iterable[str]) -> None:
-        """Have a series for each status of each route from the start.
-
-        Prometheus does not see the first increment of a series that comes with it.
-        """
-        for route in (*routes, "other"):
-            self.seconds.labels(route)
-            for status in STATUSES:
-                self.requests.labels(route, status)
 
     def close(self) -> None:
         """Write what is left of the logs."""
@@ -130,26 +118,29 @@ class Telemetry:
         self.distance.observe(answer.distance)
         if not answer.in_distribution:
             self.unlike.inc()
-        signals = {
-            "distance": round(answer.distance, DIGITS),
-            **classified.look,
-            "bytes": size,
-        }
-        probabilities = [round(float(p), DIGITS) for p in answer.probabilities]
+        line = event(classified, self.classifier, request_id, size)
         if self.drift:
-            self.drift.add({"confidence": max(probabilities), **signals})
+            self.drift.add({**line, "confidence": max(line["probabilities"])})
         if self.events:
-            self.events.write(
-                {
-                    "request_id": request_id,
-                    "model": self.version[:12],
-                    "label": self.classes[answer.best],
-                    "probabilities": probabilities,
-                    "set_size": int(answer.prediction_set.sum()),
-                    "in_distribution": answer.in_distribution,
-                    **signals,
-                }
-            )
+            self.events.write(line)
+
+
+def event(
+    classified: Classified, classifier: Classifier, request_id: str, size: int
+) -> dict[str, Any]:
+    """Return what is written of the answer to a photo of so many bytes."""
+    answer = classified.answer
+    return {
+        "request_id": request_id,
+        "model": classifier.version[:12],
+        "label": classifier.classes[answer.best],
+        "probabilities": [round(float(p), DIGITS) for p in answer.probabilities],
+        "set_size": int(answer.prediction_set.sum()),
+        "in_distribution": answer.in_distribution,
+        "distance": round(answer.distance, DIGITS),
+        **classified.look,
+        "bytes": size,
+    }
 
 
 def exposition() -> tuple[bytes, str]:
