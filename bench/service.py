@@ -1,21 +1,23 @@
 """The service under load, against what people deploy and against a bare loop: real photos, 2 cores.
 
-Run in a project with the real photos, the probe recipe and a built Bento; each piece alone is
-under two minutes on 2 cores.
+Run in a project with the real photos and a trained probe. Each piece alone takes under two minutes
+on 2 cores, and writes its table into `bench/RESULTS.md`, with the commit:
 
     python bench/service.py rates       requests/s at 8 and 32 connections, CPU a request
-    python bench/service.py lone        latency of one request at a time
+    python bench/service.py heavy       the same with a network five times as heavy
     python bench/service.py large       photos of 12 megapixels
+    python bench/service.py lone        latency of one request at a time
     python bench/service.py overload    twice the load it can carry, open loop
     python bench/service.py start       seconds to ready, memory
     python bench/service.py batch       16 photos in one request
     python bench/service.py folder      `meadow predict` over a folder, against vegeta and the loop
     python bench/service.py soak 1800   growth at 70 % of the load it can carry, for so many seconds
 
-The load comes from vegeta, which Go builds once, and takes its share of the same cores: its
-CPU a request is stated, and it is the same for all servers. CPU seconds a request (user and system,
-of the server's processes) do not depend on it. The bare loop runs without it.
-Rounds alternate between the servers, so that a change of the machine's speed meets all.
+`--note` says on what machine, for the table. The load comes from vegeta, which Go builds once, and
+takes its share of the same cores: its CPU a request is stated. CPU seconds a request (user and
+system, of the server's processes) do not depend on it. The bare loop runs without it.
+Rounds alternate between the servers, so that a change of the machine's speed meets all. Both rivals
+run as one process and as two. The service is the code of this checkout, with its default settings.
 """
 
 import argparse
@@ -28,31 +30,35 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
-from meadow.inference.classifier import Classifier
+from meadow.inference.classifier import FOLDER, NETWORK, Classifier
+from meadow.inference.onnx_session import digest
 from meadow.pipeline import atomic, cache, image
 from meadow.serving import server
 from meadow.storage import go_tools
 
 RIVALS = Path(__file__).parent / "rivals"
-OURS, TORCH, ONNX = "Meadow", "FastAPI + PyTorch", "FastAPI + ONNX Runtime"
+RESULTS = Path(__file__).with_name("RESULTS.md")
 CORES = os.cpu_count() or 1
 
 
@@ -60,7 +66,6 @@ CORES = os.cpu_count() or 1
 class Server:
     """A running server; `process` is the first of its processes."""
 
-    name: str
     url: str
     process: psutil.Process
 
@@ -111,12 +116,12 @@ def meadow(**settings: str) -> Iterator[Server]:
     before = set(psutil.Process().children())
     with server.serving("meadow.service:PhotoClassifier", **settings) as url:
         (process,) = set(psutil.Process().children()) - before
-        yield Server(OURS, url, process)
+        yield Server(url, process)
 
 
 @contextmanager
-def rival(name: str, app: str, workers: int = 1) -> Iterator[Server]:
-    """Serve one of bench/rivals with uvicorn, and wait until it answers a photo."""
+def rival(app: str, workers: int) -> Iterator[Server]:
+    """Serve one of bench/rivals with uvicorn, and wait until it answers."""
     needs = RIVALS / "requirements.txt"
     folder = cache.folder("rivals") / hashlib.sha256(needs.read_bytes()).hexdigest()[:12]
     if not folder.exists():
@@ -129,10 +134,14 @@ def rival(name: str, app: str, workers: int = 1) -> Iterator[Server]:
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", f"{app}:app", "--app-dir", str(RIVALS),
          "--port", port, "--workers", str(workers), "--no-access-log"],
-        env={**os.environ, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}",
+            "OMP_NUM_THREADS": str(CORES // workers),  # of PyTorch
+        },
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    server = Server(name, f"http://127.0.0.1:{port}", psutil.Process(process.pid))
+    server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
     try:
         end = time.monotonic() + 60
         while True:
@@ -140,12 +149,21 @@ def rival(name: str, app: str, workers: int = 1) -> Iterator[Server]:
                 httpx.get(f"{server.url}/openapi.json")
                 break
             except httpx.TransportError:
-                assert time.monotonic() < end, f"{name} does not start"
+                assert time.monotonic() < end, f"{app} does not start"
                 time.sleep(0.1)
         yield server
     finally:
         process.terminate()
         process.wait()
+
+
+Start = Callable[[], AbstractContextManager[Server]]
+OURS = "Meadow"
+ONNX = {
+    f"FastAPI + ONNX Runtime, processes: {n}": partial(rival, "onnx_runtime", n) for n in (1, 2)
+}  # fmt: skip
+TORCH = {f"FastAPI + PyTorch, processes: {n}": partial(rival, "torch_eager", n) for n in (1, 2)}
+SERVERS: dict[str, Start] = {OURS: meadow, **ONNX, **TORCH}
 
 
 def attack(
@@ -254,32 +272,33 @@ def full_decode(classifier: Classifier, body: bytes) -> NDArray[np.float64]:
     return found
 
 
-def rates(bodies: list[bytes], rounds: int = 2, seconds: float = 4) -> None:
-    """Print requests a second of all servers."""
+def compare(
+    bodies: list[bytes],
+    starts: dict[str, Start],
+    connections: Sequence[int] = (8, 32),
+    rounds: int = 2,
+    seconds: float = 4,
+    loops: tuple[str, ...] = ("bare loop",),
+) -> str:
+    """Return a table of requests a second; the second of the loops decodes in full."""
+    limits: dict[str, list[tuple[float, float]]] = {}
+    runs: dict[tuple[str, int], list[tuple[float, float, float, float]]] = {}
     with ExitStack() as stack:
-        servers = [
-            stack.enter_context(meadow()),
-            stack.enter_context(rival(TORCH, "torch_eager")),
-            *(
-                stack.enter_context(rival(f"{ONNX}, workers: {n}", "onnx_runtime", n))
-                for n in (1, 2)
-            ),
-        ]
         loop = Loop(bodies)
         stack.callback(loop.close)
-        for server in servers:
+        servers = {name: stack.enter_context(start()) for name, start in starts.items()}
+        for server in servers.values():
             attack(server, bodies, 2, connections=8)
-        found: dict[tuple[str, int], list[tuple[float, float, float, float]]] = {}
-        limit = []
         for _ in range(rounds):
-            limit.append(loop.rate(seconds))
-            for server in servers:
-                for connections in (8, 32):
+            for full, name in enumerate(loops):
+                limits.setdefault(name, []).append(loop.rate(seconds, bool(full)))
+            for name, server in servers.items():
+                for many in connections:
                     cpu = server.cpu()
-                    load = attack(server, bodies, seconds, connections=connections)
+                    load = attack(server, bodies, seconds, connections=many)
                     n = (load.status == 200).sum()  # an overloaded rival lets some wait too long
-                    assert server.name != OURS or n == len(load.status), set(load.status)
-                    found.setdefault((server.name, connections), []).append(
+                    assert name != OURS or n == len(load.status), set(load.status)
+                    runs.setdefault((name, many), []).append(
                         (
                             load.rate,
                             1e3 * (server.cpu() - cpu) / n,
@@ -287,67 +306,98 @@ def rates(bodies: list[bytes], rounds: int = 2, seconds: float = 4) -> None:
                             1e3 * float(np.percentile(load.latency, 99)),
                         )
                     )
-    rate, cpu = np.median(limit, axis=0)
-    print("\n| | connections | requests/s | of the loop | CPU ms | generator's | p99 ms |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
-    print(f"| bare loop, {CORES} processes | | {rate:.0f} | 100 % | {1e3 * cpu:.2f} | | |")
-    for (name, connections), values in found.items():
-        r, c, g, p = np.median(values, axis=0)
-        print(
-            f"| {name} | {connections} | {r:.0f} | {r / rate:.0%} | {c:.2f} | {g:.2f} | {p:.0f} |"
+    rate, bare = np.median(limits[loops[0]], axis=0)
+    rows = [
+        "| | connections | requests/s | of the loop | CPU ms | over the loop's"
+        " | generator's | p99 ms |"
+    ]
+    rows.append("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for name, values in limits.items():
+        r, c = np.median(values, axis=0)
+        rows.append(
+            f"| {name}, {CORES} processes | | {r:.1f} | {r / rate:.0%} | {1e3 * c:.2f} | | | |"
         )
+    for (name, many), measured in runs.items():
+        r, c, g, p = np.median(measured, axis=0)
+        over = c - 1e3 * bare
+        rows.append(
+            f"| {name} | {many} | {r:.1f} | {r / rate:.0%} | {c:.2f} | {over:.2f} | {g:.2f}"
+            f" | {p:.0f} |"
+        )
+    return "\n".join(rows)
 
 
-def lone(bodies: list[bytes], rounds: int = 5, seconds: float = 3) -> None:
-    """Print the latency of a request that meets an idle server."""
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(meadow()),
-            stack.enter_context(rival(TORCH, "torch_eager")),
-            stack.enter_context(rival(ONNX, "onnx_runtime")),
-        ]
-        loop = Loop(bodies)
-        stack.callback(loop.close)
-        found: dict[str, list[float]] = {}
-        for _ in range(rounds):
-            found.setdefault("bare loop", []).append(loop.latency(seconds))
-            for server in servers:
-                load = attack(server, bodies, seconds, connections=1)
-                found.setdefault(server.name, []).append(float(np.median(load.latency)))
-    floor = np.median(found["bare loop"])
-    print("\n| | median ms | over the loop |\n|---|--:|--:|")
-    for name, values in found.items():
-        each = np.median(values)
-        print(f"| {name} | {1e3 * each:.1f} | {1e3 * (each - floor):.1f} |")
+def rates(bodies: list[bytes]) -> str:
+    """Measure requests a second of all servers."""
+    return compare(bodies, SERVERS, seconds=2.5)
 
 
-def large(bodies: list[bytes], rounds: int = 3, seconds: float = 5) -> None:
-    """Print photos a second at 4000 x 3000 pixels, and what the scaled decode changes."""
+def heavy(bodies: list[bytes]) -> str:
+    """Do so with five copies of the network, whose mean is the same answer."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, FOLDER)
+        shutil.copytree(FOLDER, folder)
+        repeated(folder, 5)
+        with chdir(temporary):
+            return compare(bodies, {OURS: meadow, **ONNX})
+
+
+def repeated(folder: Path, times: int) -> None:
+    """Make a model's network that many copies side by side, whose outputs are averaged."""
+    one = onnx.load(folder / NETWORK)
+    outputs = [output.name for output in one.graph.output]
+    whole = onnx.ModelProto()
+    whole.CopyFrom(one)
+    del whole.graph.node[:], whole.graph.initializer[:], whole.graph.value_info[:]
+    for i in range(times):
+        part = onnx.compose.add_prefix_graph(one.graph, f"{i}.", rename_inputs=False)
+        whole.graph.node.extend(part.node)
+        whole.graph.initializer.extend(part.initializer)
+    whole.graph.node.extend(
+        onnx.helper.make_node("Mean", [f"{i}.{name}" for i in range(times)], [name])
+        for name in outputs
+    )
+    onnx.save(whole, folder / NETWORK)
+    about = json.loads((folder / "model.json").read_text("utf-8"))
+    about["sha256"] = digest(folder / NETWORK)
+    (folder / "model.json").write_text(json.dumps(about), "utf-8")
+
+
+def large(bodies: list[bytes]) -> str:
+    """Do so with photos of 4000 x 3000 pixels; say what decoding in reduced size changes."""
     grown = [enlarged(body, i) for i, body in enumerate(bodies[:24])]
     classifier = Classifier.load()
-    difference = [
+    difference = max(
         np.abs(classifier.predict(body).probabilities - full_decode(classifier, body)).max()
         for body in grown
-    ]
+    )
+    loops = ("bare loop, reduced decoding", "bare loop, full decoding")
+    table = compare(grown, {OURS: meadow, **ONNX}, connections=(8,), rounds=3, loops=loops)
+    size = np.mean([len(body) for body in grown]) / 1e6
+    return (
+        f"{table}\n\nA file has {size:.1f} MB. Largest difference of a probability between reduced"
+        f" and full decoding: {difference:.4f}"
+    )
+
+
+def lone(bodies: list[bytes], rounds: int = 5, seconds: float = 2) -> str:
+    """Measure the latency of a request that meets an idle server."""
+    medians: dict[str, list[float]] = {}
     with ExitStack() as stack:
-        servers = [
-            stack.enter_context(meadow()),
-            stack.enter_context(rival(f"{ONNX}, full decode", "onnx_runtime", 2)),
-        ]
-        loop = Loop(grown)
+        loop = Loop(bodies)
         stack.callback(loop.close)
-        found: dict[str, list[float]] = {}
+        servers = {name: stack.enter_context(start()) for name, start in SERVERS.items()}
         for _ in range(rounds):
-            for name, full in (("bare loop", False), ("bare loop, full decode", True)):
-                found.setdefault(name, []).append(loop.rate(seconds, full)[0])
-            for server in servers:
-                load = attack(server, grown, seconds, connections=8)
-                found.setdefault(server.name, []).append(load.rate)
-    print(f"\n12 megapixels, {np.mean([len(body) for body in grown]) / 1e6:.1f} MB a file")
-    print("| | photos/s |\n|---|--:|")
-    for name, values in found.items():
-        print(f"| {name} | {np.median(values):.1f} |")
-    print(f"\nlargest difference of a probability to full decode: {max(difference):.4f}")
+            medians.setdefault("bare loop", []).append(loop.latency(seconds))
+            for name, server in servers.items():
+                load = attack(server, bodies, seconds, connections=1)
+                medians.setdefault(name, []).append(float(np.median(load.latency)))
+    floor = np.median(medians["bare loop"])
+    rows = ["| | median ms | over the loop |", "|---|--:|--:|"]
+    for name, values in medians.items():
+        median = np.median(values)
+        rows.append(f"| {name} | {1e3 * median:.1f} | {1e3 * (median - floor):.1f} |")
+    return "\n".join(rows)
 
 
 def enlarged(body: bytes, seed: int) -> bytes:
@@ -360,52 +410,52 @@ def enlarged(body: bytes, seed: int) -> bytes:
     return file.getvalue()
 
 
-def overload(bodies: list[bytes], seconds: float = 60, objective: float = 0.25) -> None:
-    """Print who gets what at twice the load that the service can carry."""
-    with meadow() as server:
-        attack(server, bodies, 2, connections=8)
-        capacity = attack(server, bodies, 5, connections=32).rate
-        normal = attack(server, bodies, 5, rate=int(capacity / 2)).latency
-        before = server.rss()
-        with sampled(server.rss) as memory:
-            load = attack(server, bodies, seconds, rate=int(2 * capacity))
-        after = attack(server, bodies, 10, rate=int(capacity / 2))
-        late = after.start[(after.status != 200) | (after.latency > objective)]
+def overload(bodies: list[bytes], seconds: float = 20) -> str:
+    """Measure who gets what at twice the load that a server can carry."""
+    rows = [
+        "| | capacity/s | sent/s | answered/s | of the capacity | their p99 ms | refused/s"
+        " | their p99 ms | other answers | MB before, at most |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, start in ({OURS: meadow} | ONNX).items():
+        with start() as server:
+            attack(server, bodies, 2, connections=8)
+            capacity = attack(server, bodies, 5, connections=32).rate
+            before = server.rss()
+            with sampled(server.rss) as memory:
+                load = attack(server, bodies, seconds, rate=int(2 * capacity))
         served, shed = load.status == 200, np.isin(load.status, (429, 503))
-        print(f"\ncapacity {capacity:.0f}/s, sent {len(load.status) / seconds:.0f}/s")
-        print(f"p99 at half the capacity: {1e3 * np.percentile(normal, 99):.0f} ms")
-        for name, which in (("answered", served), ("429 or 503", shed)):
-            part = 1e3 * load.latency[which] if which.any() else np.zeros(1)
-            p50, p99 = np.percentile(part, (50, 99))
-            print(
-                f"{name}: {which.sum() / seconds:.0f}/s,"
-                f" p50 {p50:.0f} ms, p99 {p99:.0f} ms, max {part.max():.0f} ms"
-            )
-        other = sorted(set(load.status[~served & ~shed].tolist()))
-        print(f"anything else: {(~served & ~shed).sum()} {other}")
-        print(f"normal again after {late.max(initial=0):.1f} s")
-        print(
-            f"memory: {before:.0f} MB before, {max(memory):.0f} at most, {server.rss():.0f} after"
+        in_time = (served & (load.start + load.latency <= seconds)).sum() / seconds
+        p99 = [
+            f"{1e3 * np.percentile(load.latency[which], 99):.0f}" if which.any() else ""
+            for which in (served, shed)
+        ]
+        rows.append(
+            f"| {name} | {capacity:.0f} | {len(load.status) / seconds:.0f} | {in_time:.0f}"
+            f" | {in_time / capacity:.0%} | {p99[0]} | {shed.sum() / seconds:.0f} | {p99[1]}"
+            f" | {(~served & ~shed).sum()} | {before:.0f}, {max(memory):.0f} |"
         )
-        print(f"the generator took {load.cpu / seconds:.2f} of {CORES} cores")
+    return "\n".join(rows)
 
 
-def start(bodies: list[bytes], rounds: int = 5) -> None:
-    """Print seconds to ready, and memory."""
-    ready, empty, used = [], [], []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        with meadow() as server:
-            ready.append(time.perf_counter() - started)
-            empty.append(server.rss())
-            attack(server, bodies, 3, connections=32)
-            used.append(server.rss())
-    print(f"\nready after {np.median(ready):.2f} s ({min(ready):.2f} to {max(ready):.2f})")
-    print(f"resident: {np.median(empty):.0f} MB, after some load {np.median(used):.0f} MB")
+def start(bodies: list[bytes], rounds: int = 3) -> str:
+    """Measure seconds to ready, and memory."""
+    rows = ["| | ready, s | resident, MB | after some load |", "|---|--:|--:|--:|"]
+    for name, start in SERVERS.items():
+        measured = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            with start() as server:
+                ready, empty = time.perf_counter() - started, server.rss()
+                attack(server, bodies, 3, connections=32)
+                measured.append((ready, empty, server.rss()))
+        ready, empty, used = np.median(measured, axis=0)
+        rows.append(f"| {name} | {ready:.1f} | {empty:.0f} | {used:.0f} |")
+    return "\n".join(rows)
 
 
-def batch(bodies: list[bytes], rounds: int = 5, count: int = 16) -> None:
-    """Print how long one client waits for a batch, and what the bare loop takes for as many."""
+def batch(bodies: list[bytes], rounds: int = 5, count: int = 16) -> str:
+    """Measure how long one client waits for a batch, and the bare loop for as many."""
     files = [("files", ("x.jpg", body)) for body in bodies]
     with ExitStack() as stack:
         server = stack.enter_context(meadow())
@@ -421,39 +471,40 @@ def batch(bodies: list[bytes], rounds: int = 5, count: int = 16) -> None:
                 asked.append(time.perf_counter() - started)
                 assert len(answer.raise_for_status().json()["predictions"]) == count
     ours, theirs = 1e3 * np.median(asked), 1e3 * np.median(bare)
-    print(
-        f"\na batch of {count}: {ours:.0f} ms, the bare loop {theirs:.0f} ms: {ours / theirs:.2f}"
+    return (
+        f"A batch of {count} photos in one request takes {ours:.0f} ms, the bare loop"
+        f" {theirs:.0f} ms for as many: {ours / theirs:.2f}."
     )
 
 
-def folder(bodies: list[bytes], rounds: int = 3, times: int = 4) -> None:
-    """Print photos a second of `meadow predict`, its start included."""
+def folder(bodies: list[bytes], rounds: int = 3, times: int = 4) -> str:
+    """Measure photos a second of `meadow predict`, its start included."""
     command = [sys.executable, "-c", "from meadow.cli import main; main()", "predict", "--json"]
     photos = ["data/raw"] * times
-    found: dict[str, list[float]] = {}
+    speeds: dict[str, list[float]] = {}
     with ExitStack() as stack:
         server = stack.enter_context(meadow())
         loop = Loop(bodies)
         stack.callback(loop.close)
         for _ in range(rounds):
-            found.setdefault("bare loop", []).append(loop.rate(4)[0])
+            speeds.setdefault("bare loop", []).append(loop.rate(4)[0])
             load = attack(server, bodies, 4, connections=8)
-            found.setdefault("vegeta, 8 connections", []).append(load.rate)
-            for name, options in (("--url", ["--url", server.url]), ("here", [])):
+            speeds.setdefault("vegeta, 8 connections", []).append(load.rate)
+            for name, options in (("--url", ["--url", server.url]), ("in the workspace", [])):
                 started = time.perf_counter()
                 done = subprocess.run(
                     [*command, *options, *photos], capture_output=True, check=True
                 )
                 seconds = time.perf_counter() - started
                 count = len(done.stdout.splitlines())
-                found.setdefault(f"meadow predict {name}", []).append(count / seconds)
-    print(f"\n{count} photos\n| | photos/s |\n|---|--:|")
-    for name, values in found.items():
-        print(f"| {name} | {np.median(values):.0f} |")
+                speeds.setdefault(f"`meadow predict` {name}", []).append(count / seconds)
+    rows = [f"| {count} photos | photos/s |", "|---|--:|"]
+    rows += [f"| {name} | {np.median(values):.0f} |" for name, values in speeds.items()]
+    return "\n".join(rows)
 
 
-def soak(bodies: list[bytes], seconds: float = 60, rate: int = 0) -> None:
-    """Print how memory and file descriptors grow, by default at 70 % of what can be carried.
+def soak(bodies: list[bytes], seconds: float = 60) -> str:
+    """Measure how memory and file descriptors grow at 70 % of what can be carried.
 
     Raises:
         SystemExit: memory grew by more than 1 % since the second tenth of the time, or what is open
@@ -461,21 +512,23 @@ def soak(bodies: list[bytes], seconds: float = 60, rate: int = 0) -> None:
 
     """
     with meadow() as server:
-        rate = rate or int(0.7 * attack(server, bodies, 5, connections=32).rate)
+        rate = int(0.7 * attack(server, bodies, 5, connections=32).rate)
         attack(server, bodies, 20, rate=rate)  # all that is made once has been made
-        _series(server)
         before = server.files(), _series(server)
         with sampled(server.rss) as memory:
             load = attack(server, bodies, seconds, rate=rate)
         after = server.files(), _series(server)
     tenths = [float(np.median(part)) for part in np.array_split(memory, 10)]
     p50, p99 = 1e3 * np.percentile(load.latency, (50, 99))
-    print(f"\n{rate}/s for {seconds:.0f} s: {len(load.status)} requests")
-    print(f"other than 200: {(load.status != 200).sum()}; p50 {p50:.0f} ms, p99 {p99:.0f} ms")
-    print("memory by tenths of the time, MB:", *(f"{median:.1f}" for median in tenths))
-    print(f"open files and lines of /metrics: {before} before, {after} after")
+    text = (
+        f"{rate}/s for {seconds:.0f} s: {len(load.status)} requests, {(load.status != 200).sum()}"
+        f" of them not answered with 200; p50 {p50:.0f} ms, p99 {p99:.0f} ms. Memory by tenths of"
+        f" the time: {', '.join(f'{median:.0f}' for median in tenths)} MB. Open files and lines of"
+        f" `/metrics`: {before} before, {after} after."
+    )
     if tenths[-1] > 1.01 * tenths[1] or after != before:
-        raise SystemExit("it grew")
+        raise SystemExit(f"it grew\n{text}")
+    return text
 
 
 def _series(server: Server) -> int:
@@ -500,23 +553,41 @@ def sampled(measure: Callable[[], float]) -> Iterator[list[float]]:
         thread.join()
 
 
-PIECES = (rates, lone, large, overload, start, batch, folder, soak)
+PIECES = (rates, heavy, large, lone, overload, start, batch, folder, soak)
+
+
+def write(piece: str, text: str, note: str) -> None:
+    """Put a piece's text and the commit between the two comments that RESULTS.md has for it."""
+
+    def git(*command: str) -> str:
+        line = ["git", "-C", str(RIVALS), *command]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD")
+    if git("status", "--porcelain", ":(top,exclude)bench/RESULTS.md"):
+        commit += ", changed"
+    begin, end = f"<!-- service.py {piece} -->\n", f"<!-- end of {piece} -->"
+    before, _, rest = RESULTS.read_text("utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    mark = f"{begin}{text}\n\n({', '.join(part for part in (commit, note) if part)})\n{end}"
+    RESULTS.write_text(before + mark + after, "utf-8")
 
 
 def main() -> None:
     """Run one piece."""
-    pieces = {each.__name__: each for each in PIECES}
+    pieces = {piece.__name__: piece for piece in PIECES}
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("piece", choices=pieces)
     parser.add_argument("seconds", nargs="?", type=float, help="of overload and soak")
-    parser.add_argument("--rate", type=int, help="of soak: requests a second")
+    parser.add_argument("--note", default="", help="what else the machine did")
     chosen = parser.parse_args()
     files = sorted(Path("data/raw").glob("*/*"))
     random.Random(0).shuffle(files)
     bodies = [file.read_bytes() for file in files]
-    given = {"seconds": chosen.seconds, "rate": chosen.rate}
-    extra = {name: value for name, value in given.items() if value is not None}
-    pieces[chosen.piece](bodies, **extra)
+    extra = {"seconds": chosen.seconds} if chosen.seconds else {}
+    text = pieces[chosen.piece](bodies, **extra)
+    print(text)
+    write(chosen.piece, text, chosen.note)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,32 @@
-"""Rival (a): FastAPI and PyTorch in eager mode, ResNet-18, as tutorials deploy it.
+"""Rival (a): FastAPI and PyTorch in eager mode with Meadow's own network, as tutorials deploy it.
 
-uvicorn torch_eager:app --app-dir bench/rivals
+The recipe `probe` has a network of timm. Its weights here are random, which takes the same time,
+and float32, as they come.
+
+    uvicorn torch_eager:app --app-dir bench/rivals --workers N
 """
 
 import io
+import json
+from pathlib import Path
 
+import timm
 import torch
-import torchvision
 from fastapi import FastAPI, UploadFile
 from PIL import Image
 from torchvision import transforms
 
+about = json.loads(Path("models/classifier/model.json").read_text("utf-8"))
+side = about["preprocessing"]["size"]
 TRANSFORM = transforms.Compose(
     [
-        transforms.Resize((224, 224)),
+        transforms.Resize((side, side)),
         transforms.ToTensor(),
-        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ]
 )
-CLASSES = ["dandelion", "grass"]
-network = torchvision.models.resnet18(num_classes=len(CLASSES))
+CLASSES = about["classes"]
+network = timm.create_model(about["arch"].removeprefix("timm/"), num_classes=len(CLASSES))
 network.eval()
 app = FastAPI()
 

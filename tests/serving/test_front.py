@@ -1,3 +1,4 @@
+import re
 import socket
 import threading
 import time
@@ -13,8 +14,12 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
 
 async def hasty(scope: Any, receive: Any, send: Any) -> None:
-    """Answer without reading the body."""
-    headers = [(b"content-length", b"0")]
+    """Answer without reading the body; at /read only then, with its length as another header."""
+    length, more = 0, scope["path"] == "/read"
+    while more:
+        message = await receive()
+        length, more = length + len(message["body"]), message["more_body"]
+    headers = [(b"content-length", b"0"), (b"x-got", b"%d" % length)]
     await send({"type": "http.response.start", "status": 429, "headers": headers})
     await send({"type": "http.response.body"})
 
@@ -67,6 +72,30 @@ def test_a_body_that_nobody_reads_has_an_end(
         client.sendall(part * 1000)
 
 
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_requests_that_come_together_are_answered_in_turn(
+    client: socket.socket, piece: int
+) -> None:
+    """In one packet, or with heads and chunks that are parted anywhere; no protocol is changed."""
+    read = HEAD.replace(b"/", b"/read", 1)
+    sent = (
+        read + b"Content-Length: 3\r\n\r\nabc"
+        + read + b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n2;x=y\r\nef\r\n0\r\n\r\n"
+        + HEAD + b"Content-Length: 5\r\n\r\nabcde"
+        + read + b"Content-Length: 2\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nab"
+        + HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        + read + b"Connection: close\r\nContent-Length: 1\r\n\r\na"
+    )  # fmt: skip
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for i in range(0, len(sent), piece):
+        client.sendall(sent[i : i + piece])
+    got = b""
+    while part := client.recv(10_000):
+        got += part
+
+    assert re.findall(rb"x-got: (\d+)", got) == [b"3", b"6", b"0", b"2", b"0", b"1"]
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -76,6 +105,7 @@ def test_a_body_that_nobody_reads_has_an_end(
         b"GET /" + b"y" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"y" * 400_000,
         b"GET /\r\n\r\n",
+        b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
     ],
     ids=lambda sent: repr(sent[:20]) + str(len(sent)),

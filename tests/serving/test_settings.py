@@ -66,6 +66,7 @@ def test_processes_share_cores_and_limits(
     assert (one.workers, one.threads, one.queue) == share
     assert one.max_held * one.workers >= Settings().max_held
     assert Settings(workers=64).of_one_worker().max_held == Settings().max_body
+    assert Settings(workers=64, max_held=2**20).of_one_worker().max_held == 2**20
 
 
 def test_each_is_documented_with_its_default() -> None:

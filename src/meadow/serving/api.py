@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import provenance
@@ -265,6 +266,8 @@ def create(
         protected, dependencies=list(checks.values()), responses=schema.answers(*checks)
     )
     app.include_router(public)
+    routes = (*protected.routes, *public.routes)
+    telemetry.expect(route.path for route in routes if isinstance(route, Route))
     classifier.warm()
     return app
 

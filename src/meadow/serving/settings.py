@@ -72,7 +72,7 @@ class Settings(BaseModel):
                 "workers": workers,
                 "threads": -(-(self.threads or cores() + workers) // workers),
                 "queue": -(-self.queue // workers),
-                "max_held": max(-(-self.max_held // workers), self.max_body),
+                "max_held": min(self.max_held, max(-(-self.max_held // workers), self.max_body)),
             }
         )
 

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -26,6 +26,7 @@ from meadow.serving.refusals import REASONS
 from meadow.serving.settings import Settings
 
 KEPT = 5  # files of events
+STATUSES = sorted({"200", *(str(reason.status) for reason in REASONS.values())})
 WAITING = 10_000  # lines
 PAUSE = 0.1  # seconds between two looks at them
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -83,6 +84,16 @@ class Telemetry:
             self.access = Lines(logging.StreamHandler(sys.stdout), self.dropped.inc)
         if settings.events:
             self.events = Lines(event_file(settings.events, settings, worker), self.dropped.inc)
+
+    def expect(self, routes: Iterable[str]) -> None:
+        """Have a series for each status of each route from the start.
+
+        Prometheus does not see the first increment of a series that comes with it.
+        """
+        for route in (*routes, "other"):
+            self.seconds.labels(route)
+            for status in STATUSES:
+                self.requests.labels(route, status)
 
     def close(self) -> None:
         """Write what is left of the logs."""
