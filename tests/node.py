@@ -119,12 +119,10 @@ class Node(Cluster):
         for mount in reversed([each for each in mounts if each.startswith(str(self.folder))]):
             subprocess.run(["umount", mount], check=False)
         subprocess.run(["ip", "netns", "del", self.namespace], check=False)
-        for group in sorted(Path("/sys/fs/cgroup").glob(f"*/{self.namespace}"), reverse=True):
+        for group in self._groups():
             for folder in sorted(filter(Path.is_dir, group.rglob("*")), reverse=True):
-                with suppress(OSError):
-                    folder.rmdir()
-            with suppress(OSError):
-                group.rmdir()
+                folder.rmdir()
+            group.rmdir()
 
     def _network(self) -> None:
         for command in (
@@ -182,13 +180,24 @@ state = "{self.folder}/state"
         self.start("containerd", "containerd", "--config=containerd.toml")
         self.until((self.folder / "containerd.sock").exists, "containerd")
 
+    def _groups(self) -> list[Path]:
+        """Make the control groups that all pods' lie in, where they are not made yet."""
+        top = Path("/sys/fs/cgroup")
+        unified = (top / "cgroup.controllers").exists()
+        groups = [each / self.namespace for each in ([top] if unified else top.iterdir())]
+        for group in groups:
+            group.mkdir(exist_ok=True)
+        return groups
+
     def _kubelet(self) -> Path:
+        self._groups()
         return self._write("kubelet.yaml", {
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "address": "0.0.0.0",  # noqa: S104
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"}, "cgroupDriver": "cgroupfs",
-            "cgroupRoot": "/", "containerRuntimeEndpoint": f"unix://{self.folder}/containerd.sock",
+            "cgroupRoot": f"/{self.namespace}",
+            "containerRuntimeEndpoint": f"unix://{self.folder}/containerd.sock",
             "failSwapOn": False, "failCgroupV1": False, "oomScoreAdj": 0, "resolvConf": "",
             "enforceNodeAllocatable": [], "evictionHard": {"memory.available": "100Mi"},
             "imageGCHighThresholdPercent": 100, "nodeStatusUpdateFrequency": "2s",
