@@ -24,7 +24,7 @@ from engine import BASE, docker, engine
 from engine import PATH as ENGINE_PATH
 from node import REGISTRY, Node, node
 from PIL import Image
-from servers import meadow
+from servers import BUCKET, Server, meadow, point
 
 from meadow.storage import go_tools
 
@@ -47,6 +47,7 @@ patches:
       - {{op: replace, path: /spec/template/spec/containers/0/resources/limits/cpu, value: 400m}}
 """
 PROBLEMS: list[str] = []
+TRIAL = ("--override", "a trial")  # the gate refuses toy models
 SPACE = "--namespace=meadow-prod"
 STABLE = "--selector=app.kubernetes.io/name=meadow,track=stable"
 SLOW = """
@@ -63,24 +64,42 @@ def classify(*arguments):
 
 
 class Project:
-    """A toy project with two versions of its model, and their images."""
+    """A toy project with a version of its model in prod, and another one to be released."""
 
     def __init__(self, folder: Path, host: str, cluster: Node) -> None:
         self.folder, self.host, self.cluster = folder, host, cluster
         toy_clone(folder)
         (folder / "deploy/kubernetes/overlays/prod/kustomization.yaml").write_text(OVERLAY)
         self.run = runner(folder)
-        self.release("v1.0.0")
+        storage = Server(folder.with_name("minio"))
+        storage.client().create_bucket(Bucket=BUCKET)
+        point(folder, storage.endpoint)
+        origin = str(folder.with_name("origin"))
+        self.run("git", "init", "-q", "--bare", "-b", "main", origin)
+        self.run("git", "remote", "add", "origin", origin)
+        self.run("git", "push", "-q", "-u", "origin", "main")
+        self.commit("first")
+        tell("image of v1.0.0, built cold", f"{self.release('v1.0.0'):.1f} s")
         self.run("dvc", "exp", "run", "-S", "train.finetune.epochs=4")
-        self.run("git", "commit", "-qam", "second")
-        self.release("v1.1.0")
+        self.commit("second")
 
-    def release(self, version: str) -> None:
-        """Register HEAD as a version; build and push its image."""
-        self.register(version)
+    def commit(self, message: str) -> None:
+        """Commit and push all that lies there."""
+        self.run("git", "commit", "-q", "--allow-empty", "-am", message)
+        self.run(*meadow("share"))
+        self.run("git", "push", "-q")
+
+    def release(self, version: str) -> float:
+        """Release HEAD and put it into prod, with its image; return the seconds of the build."""
+        self.run(*meadow("release", "--minor", *TRIAL))
+        began = time.monotonic()
         options = (f"--build-arg=BASE={BASE}", "--network=host")
         self.run(*meadow("image", "--", *options), DOCKER_HOST=self.host, PATH=ENGINE_PATH)
+        seconds = time.monotonic() - began
         self.push(f"meadow:{version}", version)
+        self.run(*meadow("promote", version, "--to", "prod", *TRIAL))
+        self.run("git", "checkout", "-q", "metrics/released.csv")
+        return seconds
 
     def register(self, version: str) -> None:
         """Make a commit with the content of HEAD a version."""
@@ -105,16 +124,14 @@ class Project:
         self.register(version)
         self.push(f"meadow:{version}", version)
 
-    def deploy(self, version: str, watch: float = 5) -> tuple[float, str]:
-        """Put a version into prod and deploy it; return the seconds, and what was refused."""
-        began = time.monotonic()
-        self.run("gto", "assign", "classifier", "--version", version, "--stage", "prod", "--force")
+    def deploy(self, watch: float = 5) -> str:
+        """Deploy what is in prod; return why it was refused, or nothing."""
         done = subprocess.run(
             [*self.cluster.net, *meadow("deploy", "--stage=prod", f"--watch={watch}")],
             cwd=self.folder, check=False, capture_output=True, text=True,
             env=self.cluster.environment() | {"PYTHONPATH": str(self.folder / "src")},
         )  # fmt: skip
-        return time.monotonic() - began, done.stderr if done.returncode else ""
+        return done.stderr if done.returncode else ""
 
 
 def draw(path: Path) -> Path:
@@ -193,6 +210,15 @@ def main() -> None:
             (top / name).mkdir()
         with engine(top / "engine") as host:
             project = Project(top / "project", host, cluster)
+            began = time.monotonic()
+            refusal = project.deploy()
+            assert not refusal, refusal
+            tell("first deployment, 2 pods", f"{time.monotonic() - began:.1f} s")
+            load = Load(cluster, draw(top / "photo.jpg"))
+            capacity = load.send(6)["throughput"]
+            rate = max(1, int(0.7 * capacity))
+            tell("requests a second that 2 pods can carry", f"{capacity:.0f}")
+            releases(project, load, rate)
             bento = project.folder / "models/bento/src"
             network = (bento / "models/classifier/model.onnx").read_bytes()
             pool = (bento / "meadow/serving/pool.py").read_bytes()
@@ -200,15 +226,6 @@ def main() -> None:
             project.spoil("v2.1.0", "meadow/serving/pool.py", pool + SLOW.encode())
             project.register("v2.2.0")
             project.push("meadow:v1.0.0", "v2.2.0")
-        photo = draw(top / "photo.jpg")
-        seconds, refusal = project.deploy("v1.0.0")
-        assert not refusal, refusal
-        tell("first deployment, 2 pods", f"{seconds:.1f} s")
-        load = Load(cluster, photo)
-        capacity = load.send(6)["throughput"]
-        rate = max(1, int(0.7 * capacity))
-        tell("requests a second that 2 pods can carry", f"{capacity:.0f}")
-        releases(project, load, rate)
         bad(project, cluster)
         faults(cluster, load, rate)
         scaling(cluster, load)
@@ -217,11 +234,19 @@ def main() -> None:
 
 def releases(project: Project, load: Load, rate: int) -> None:
     """Roll out and back under load."""
-    for what, version in (("promotion of a new version", "v1.1.0"), ("rollback", "v1.0.0")):
-        with load.during(50, rate) as figures:
-            seconds, refusal = project.deploy(version)
+    for what, change in (
+        ("release, image, promotion", lambda: project.release("v1.1.0")),
+        ("rollback", lambda: project.run(*meadow("rollback", "--from", "prod"))),
+    ):
+        with load.during(60, rate) as figures:
+            began = time.monotonic()
+            change()
+            changed = time.monotonic()
+            refusal = project.deploy()
+            ended = time.monotonic()
         require(not refusal, refusal)
-        tell(f"{what} until all pods answer, under load", f"{seconds:.1f} s")
+        parts = f"{changed - began:.1f} s before `meadow deploy`"
+        tell(f"{what} until all pods answer, under load", f"{ended - began:.1f} s, {parts}")
         lossless(what, figures)
 
 
@@ -231,9 +256,13 @@ def bad(project: Project, cluster: Node) -> None:
     for what, version in (
         ("does not start", "v2.0.0"), ("is slow", "v2.1.0"), ("answers wrongly", "v2.2.0"),
     ):  # fmt: skip
-        seconds, refusal = project.deploy(version)
+        assign = ("gto", "assign", "classifier", "--stage", "prod", "--force")
+        project.run(*assign, "--version", version)
+        began = time.monotonic()
+        refusal = project.deploy()
         require("No other pod has it" in refusal, f"{version}: {refusal}")
         require(images(cluster).keys() == before.keys(), f"{version}: {images(cluster)}")
+        seconds = time.monotonic() - began
         tell(f"a version that {what} is refused, no pod but the canary had it", f"{seconds:.1f} s")
 
 

@@ -55,6 +55,7 @@ from meadow.inference.classifier import FOLDER, NETWORK, Classifier
 from meadow.inference.onnx_session import digest
 from meadow.pipeline import atomic, cache, image
 from meadow.serving import server
+from meadow.serving.parent import end_with_parent
 from meadow.storage import go_tools
 
 RIVALS = Path(__file__).parent / "rivals"
@@ -139,7 +140,7 @@ def rival(app: str, workers: int) -> Iterator[Server]:
             "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}",
             "OMP_NUM_THREADS": str(CORES // workers),  # of PyTorch
         },
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent,
     )  # fmt: skip
     server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
     try:

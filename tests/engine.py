@@ -15,6 +15,7 @@ from pathlib import Path
 from tools import need
 
 from meadow.pipeline import atomic, cache
+from meadow.serving.parent import end_with_parent
 
 # Debian's client, beside its engine: another may lack what it needs for a build
 PATH = f"/usr/bin:{os.environ['PATH']}"
@@ -46,7 +47,10 @@ def engine(folder: Path) -> Iterator[str]:
     (folder / "daemon.json").write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:
         daemon = subprocess.Popen(
-            ["dockerd", "--config-file", folder / "daemon.json"], stdout=log, stderr=log
+            ["dockerd", "--config-file", folder / "daemon.json"],
+            stdout=log,
+            stderr=log,
+            preexec_fn=end_with_parent,
         )
     try:
         end = time.monotonic() + 60

@@ -2,15 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import psutil
 from cluster import Cluster
 from tools import need
 
+from meadow.serving.parent import end_with_parent
 from meadow.storage import go_tools
 
 ADDRESS, GATEWAY, PODS = "10.77.0.2", "10.77.0.1", "10.88.0.0/16"  # in the namespace alone
@@ -54,9 +58,20 @@ class Node(Cluster):
 
     def __init__(self, folder: Path) -> None:
         need("container engine", "CNI plugins")
-        self.namespace = f"meadow-{os.getpid()}"
-        self.net = ["nsenter", f"--net=/run/netns/{self.namespace}"]
-        super().__init__(folder, self.net, (
+        # Whatever runs in these namespaces, and whatever is mounted, ends with their first process.
+        command = "mount -t tmpfs tmpfs /run && echo && while sleep 1; do :; done"
+        self.first = subprocess.Popen(
+            ["unshare", "--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child",
+             "sh", "-c", command],
+            cwd=folder, stdout=subprocess.PIPE,
+            preexec_fn=partial(end_with_parent, signal.SIGKILL),
+        )  # fmt: skip
+        assert self.first.stdout is not None
+        self.first.stdout.readline()
+        (self.init,) = psutil.Process(self.first.pid).children()
+        self.net = ["nsenter", f"--target={self.init.pid}", "--net"]
+        self.groups = _groups(f"meadow-{os.getpid()}")
+        super().__init__(folder, [*self.net, "--mount", "--pid", "--wd"], (
             "--bind-address=0.0.0.0", f"--advertise-address={ADDRESS}", "--allow-privileged",
             "--kubelet-preferred-address-types=InternalIP", "--enable-aggregator-routing",
             "--requestheader-client-ca-file=front.crt", "--requestheader-allowed-names=front",
@@ -108,29 +123,21 @@ class Node(Cluster):
 
     def down(self) -> None:
         """End all pods and parts; nothing stays but files."""
-        if "kubelet" in self.processes:
-            self.kubectl(
-                "delete", "deployments,replicasets", "--all", "-A", "--wait=false", check=False
-            )
-            pods = ("delete", "pods", "--all", "-A", "--grace-period=1", "--timeout=60s")
-            self.kubectl(*pods, check=False)
-        self.end()
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in reversed([each for each in mounts if each.startswith(str(self.folder))]):
-            subprocess.run(["umount", mount], check=False)
-        subprocess.run(["ip", "netns", "del", self.namespace], check=False)
-        for group in self._groups():
+        self.first.kill()
+        self.init.wait(30)
+        for process in (self.first, *self.processes.values()):
+            process.wait()
+        for group in self.groups:
             for folder in sorted(filter(Path.is_dir, group.rglob("*")), reverse=True):
                 folder.rmdir()
             group.rmdir()
 
     def _network(self) -> None:
         for command in (
-            "netns add {0}", "-n {0} link set lo up", "-n {0} link add node0 type bridge",
-            f"-n {{0}} addr add {ADDRESS}/24 dev node0", "-n {0} link set node0 up",
-            f"-n {{0}} route add default via {GATEWAY}",
+            "link set lo up", "link add node0 type bridge", f"addr add {ADDRESS}/24 dev node0",
+            "link set node0 up", f"route add default via {GATEWAY}",
         ):  # fmt: skip
-            subprocess.run(["ip", *command.format(self.namespace).split()], check=True)
+            subprocess.run([*self.net, "ip", *command.split()], check=True)
         subprocess.run([*self.net, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
 
     def _images(self) -> None:
@@ -180,23 +187,13 @@ state = "{self.folder}/state"
         self.start("containerd", "containerd", "--config=containerd.toml")
         self.until((self.folder / "containerd.sock").exists, "containerd")
 
-    def _groups(self) -> list[Path]:
-        """Make the control groups that all pods' lie in, where they are not made yet."""
-        top = Path("/sys/fs/cgroup")
-        unified = (top / "cgroup.controllers").exists()
-        groups = [each / self.namespace for each in ([top] if unified else top.iterdir())]
-        for group in groups:
-            group.mkdir(exist_ok=True)
-        return groups
-
     def _kubelet(self) -> Path:
-        self._groups()
         return self._write("kubelet.yaml", {
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "address": "0.0.0.0",  # noqa: S104
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"}, "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{self.namespace}",
+            "cgroupRoot": f"/{self.groups[0].name}",
             "containerRuntimeEndpoint": f"unix://{self.folder}/containerd.sock",
             "failSwapOn": False, "failCgroupV1": False, "oomScoreAdj": 0, "resolvConf": "",
             "enforceNodeAllocatable": [], "evictionHard": {"memory.available": "100Mi"},
@@ -215,6 +212,16 @@ state = "{self.folder}/state"
         path = self.folder / name
         path.write_text(json.dumps(content))
         return path
+
+
+def _groups(name: str) -> list[Path]:
+    """Make the control groups that those of all pods lie in."""
+    top = Path("/sys/fs/cgroup")
+    unified = (top / "cgroup.controllers").exists()
+    groups = [each / name for each in ([top] if unified else top.iterdir())]
+    for group in groups:
+        group.mkdir()
+    return groups
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from minio import MinioAdmin
 from minio.credentials.providers import StaticProvider
 from tools import need
 
+from meadow.serving.parent import end_with_parent
 from meadow.storage import go_tools
 
 KEY, SECRET = "meadow-test", "of-a-server-that-ends-with-the-test"
@@ -72,7 +73,7 @@ class Server:
                 "MINIO_ROOT_PASSWORD": SECRET,
                 **self.environment,
             },
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent,
         )  # fmt: skip
         context = ssl._create_unverified_context()  # noqa: S323
         end = time.monotonic() + 120

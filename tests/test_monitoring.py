@@ -27,6 +27,7 @@ from meadow.inference.reference import Reference
 from meadow.inference.signals import DIGITS, SIGNALS, look
 from meadow.pipeline.ports import answers, free_port
 from meadow.serving import server
+from meadow.serving.parent import end_with_parent
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy/monitoring"
@@ -209,7 +210,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
              f"--web.listen-address={address['alertmanager']}"],
         ):  # fmt: skip
             log = stack.enter_context((folder / f"{command[0]}.log").open("wb"))
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=end_with_parent)
             stack.callback(process.wait)
             stack.callback(process.terminate)
         stack.callback(receiver.server.server_close)

@@ -5,13 +5,13 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from hashlib import sha256
 from importlib.metadata import requires
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from clones import BROKEN_PROXIES
@@ -132,8 +132,9 @@ def test_the_bento_runs_its_own_code(in_packaged: Path) -> None:
         assert response.read() == b"from the Bento"
 
 
-def test_the_server_ends_with_the_process_that_started_it(in_packaged: Path) -> None:
-    """A killed stage must not leave one behind on its port."""
+@pytest.mark.parametrize("killed", [0, 1])
+def test_nothing_of_the_server_outlives_its_parent(in_packaged: Path, killed: int) -> None:
+    """Neither BentoML's process the stage that started it, nor the workers BentoML's process."""
     code = (
         "import time\nfrom meadow.serving import server\n"
         "with server.serving(server.BENTO) as url:\n    print(url, flush=True)\n"
@@ -141,18 +142,15 @@ def test_the_server_ends_with_the_process_that_started_it(in_packaged: Path) -> 
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        url = run.stdout.readline().strip()
-        with urllib.request.urlopen(f"{url}/livez") as response:
-            assert response.status == 200
+        assert run.stdout.readline()
+        stage = psutil.Process(run.pid)
+        tree = [stage, *stage.children(recursive=True)]
+        tree[killed].kill()
+        left = psutil.wait_procs(tree[killed + 1 :], timeout=60)[1]
         run.kill()
 
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"{url}/livez", timeout=1).close()
-        except OSError:
-            return
-        time.sleep(0.1)
-    pytest.fail("the server still answers after a minute")
+    assert len(tree) == 3
+    assert left == []
 
 
 def test_the_workspace_is_served_too(in_packaged: Path) -> None:

@@ -15,6 +15,7 @@ from tools import NAMESPACE
 from meadow.pipeline.ports import answers, free_port
 from meadow.serving import server
 from meadow.serving.client import Client
+from meadow.serving.parent import end_with_parent
 
 pytestmark = pytest.mark.slow
 STAGES = ("prepare", "train", "evaluate", "report", "package")
@@ -75,7 +76,7 @@ def test_a_folder_may_have_spaces_and_parentheses(first_run: Path, tmp_path: Pat
             ["make", "serve"],
             cwd=project,
             env={**surroundings(project), "BENTOML_PORT": port},
-            stdout=out, stderr=out, start_new_session=True,
+            stdout=out, stderr=out, start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
     try:
         while not answers(f"http://127.0.0.1:{port}/readyz"):

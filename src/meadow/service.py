@@ -16,6 +16,7 @@ from meadow.inference.classifier import Classifier
 from meadow.inference.reference import FILE, Reference
 from meadow.serving import api, front
 from meadow.serving.middleware import Guard
+from meadow.serving.parent import end_with_parent
 from meadow.serving.settings import Settings
 from meadow.serving.telemetry import Telemetry
 
@@ -31,6 +32,7 @@ class Direct(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Return the application that a worker runs; BentoML's starts and ends the service."""
         front.install()
+        end_with_parent()  # BentoML's is killed: a worker would keep its port
         bento = super().to_asgi(is_main)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:

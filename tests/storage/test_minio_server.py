@@ -37,8 +37,11 @@ def project(tmp_path: Path) -> Iterator[Path]:
     config['remote "minio"']["endpointurl"] = f"http://127.0.0.1:{free_port()}"
     config.write()
     (folder / LOCAL).unlink()
-    yield folder
-    meadow_minio(folder, "stop")
+    # it outlives the command that starts it, and must not outlive a test run that is killed
+    end = ["sh", "-c", "cat; kill $(cat .minio/lock)"]
+    with subprocess.Popen(end, cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL):
+        yield folder
+        meadow_minio(folder, "stop")
 
 
 def meadow_minio(folder: Path, verb: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,6 @@
 """Start `bentoml serve` and stop it: for package's comparison, the demo and the tests."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -11,8 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from meadow.errors import MeadowError
 from meadow.pipeline.ports import answers, free_port
+from meadow.serving.parent import end_with_parent
 from meadow.serving.settings import without_settings
 
 BENTO = Path("models/bento")
@@ -50,7 +51,7 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -61,7 +62,9 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
             try:
                 server.wait(STOP_WITHIN)
             except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)  # the workers too
+                workers = psutil.Process(server.pid).children()
+                for process in (server, *workers):  # it would start others in their place
+                    process.kill()
                 server.wait()
 
 
@@ -76,9 +79,3 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
         time.sleep(0.05)
     tail = log.read_text("utf-8", "replace")[-2000:]
     raise MeadowError(f"the service did not start:\n{tail}")
-
-
-def _end_with_parent() -> None:
-    """Have Linux end the server when this process is killed and cannot do it any more."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
