@@ -115,7 +115,7 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
             help=f"print it for {reader}",
         )  # fmt: skip
 
-    release = _call("experiments.release:release", "bump", "override")
+    release = _call("experiments.release:release", "bump", "override", "candidate")
     command = add("release", release, "make the model of HEAD a version of the registry")
     bumps = command.add_mutually_exclusive_group()
     for bump in ("minor", "major"):
@@ -124,6 +124,7 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
             help=f"the next {bump} version instead of the next patch",
         )  # fmt: skip
     command.add_argument("--override", metavar="WHY", help="though the gate refused it")
+    command.add_argument("--candidate", action="store_true", help="v1.1.0-rc.1, to be judged")
     promote = _call("experiments.registry:promote", "version", "stage", "override")
     command = add("promote", promote, "put a version into a stage")
     command.add_argument("version", metavar="VERSION", help="such as v1.2.0")

@@ -98,6 +98,25 @@ def test_a_version_of_this_commit_is_refused(clone: Path, run: Run) -> None:
     assert run("git", "status", "--porcelain") == ""
 
 
+def test_candidates_count_up_to_the_next_version(clone: Path, run: Run) -> None:
+    """A commit has one; the gate goes on comparing with the release, and notes pass over them."""
+    outputs = []
+    for number in (1, 2):
+        run("git", "commit", "-q", "--allow-empty", "-m", f"candidate {number}")
+        run("git", "push", "-q")
+        outputs += [run(*meadow("release", "--candidate")) for _ in range(2)]
+    run("git", "commit", "-q", "--allow-empty", "-m", "merged")
+    run("git", "push", "-q")
+
+    named = [re.findall(r"HEAD is classifier@(\S+?)\.? ", output + " ") for output in outputs]
+    assert named == [["v1.1.2-rc.1"], ["v1.1.2-rc.1"], ["v1.1.2-rc.2"], ["v1.1.2-rc.2"]]
+    assert run("git", "status", "--porcelain") == ""
+    assert len(run("git", "ls-remote", "--tags", "origin", "*-rc.?").splitlines()) == 2
+    assert "classifier@v1.1.2." in run(*meadow("release"))
+    run("git", "checkout", "-q", "metrics/released.csv")
+    assert run(*meadow("versions")).index("v1.1.2 ") < run(*meadow("versions")).index("v1.1.2-rc.2")
+
+
 def test_dvc_and_gto_get_what_is_in_a_stage(clone: Path, run: Run) -> None:
     """The Bento that was released, from the server; after a rollback the one before."""
     run(*meadow("promote", "v1.0.0", "--to", "prod", "--override", "a trial"))
@@ -121,11 +140,14 @@ def test_dvc_and_gto_get_what_is_in_a_stage(clone: Path, run: Run) -> None:
 
     assert (promoted, back) == (released("v1.1.0"), released("v1.0.0"))
     assert re.findall(r"^(v\d\S+) +(prod)?", before, re.MULTILINE) == [
+        ("v1.1.2", ""),
+        ("v1.1.2-rc.2", ""),
+        ("v1.1.2-rc.1", ""),
         ("v1.1.1", ""),
         ("v1.1.0", "prod"),
         ("v1.0.0", ""),
     ]
-    assert re.search(r"classifier .* v1\.1\.1 .* v1\.0\.0 ", run("sh", "-c", BESIDE[0]))
+    assert re.search(r"classifier .* v1\.1\.2 .* v1\.0\.0 ", run("sh", "-c", BESIDE[0]))
 
     (get,) = re.findall(r"^dvc artifacts .*/opt/.*", PAGE, re.MULTILINE)
     run("sh", "-c", get.replace("/opt/meadow", str(clone / "opt")))

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import gto.api
+import semver
 from gto.exceptions import GTOException
 from scmrepo.exceptions import SCMError
 from tabulate import tabulate
@@ -74,6 +75,28 @@ def versions() -> list[Version]:
         for name, event in active.items()
     ]  # fmt: skip
     return sorted(listed, key=lambda version: _number(version.name), reverse=True)
+
+
+def of(commit: str) -> str:
+    """Return the name of the version of a commit, or ""."""
+    return next((version.name for version in versions() if version.commit == commit), "")
+
+
+def following(bump: str, *, candidate: bool) -> str:
+    """Return the version after the last release, or the next candidate for it.
+
+    Args:
+        bump: the part that goes up: patch, minor or major.
+        candidate: v1.1.0-rc.1, v1.1.0-rc.2, ... come before v1.1.0.
+
+    """
+    known = [_number(version.name) for version in versions()]
+    released = [number for number in known if not number.prerelease]
+    number = getattr(max(released), f"bump_{bump}")() if released else semver.Version(1)
+    if candidate:
+        before = (one for one in known if one.prerelease and one.finalize_version() == number)
+        number = max(before, default=number).bump_prerelease()
+    return f"v{number}"
 
 
 def in_stage(stage: str) -> Version | None:
@@ -246,5 +269,5 @@ def _interval(figures: dict[str, Any], name: str) -> str:
         return "-"
 
 
-def _number(name: str) -> tuple[int, ...]:
-    return tuple(map(int, name.removeprefix("v").split(".")))
+def _number(name: str) -> semver.Version:
+    return semver.Version.parse(name.removeprefix("v"))

@@ -1,7 +1,6 @@
 """Release the model of HEAD: a version of it in the registry, and the one that the gate knows."""
 
 import json
-from typing import Any
 
 import gto.api
 import numpy as np
@@ -12,10 +11,8 @@ from meadow.experiments import registry
 from meadow.pipeline import manifest, provenance
 from meadow.storage import dvc_git, sharing
 
-FIRST = "v1.0.0"
 
-
-def release(bump: str = "patch", override: str | None = None) -> None:
+def release(bump: str = "patch", override: str | None = None, candidate: bool = False) -> None:
     """Register the model of HEAD as a version, then write what the gate compares others with.
 
     The tag comes first: it names the commit that was checked, with the verdict of the gate against
@@ -24,6 +21,8 @@ def release(bump: str = "patch", override: str | None = None) -> None:
     Args:
         bump: the part of the version before that goes up: patch, minor or major.
         override: why a model that the gate refused is released all the same; the tag keeps it.
+        candidate: of the next version, for people to judge: the gate goes on comparing with the
+            last release. A version that HEAD has stays the only one.
 
     Raises:
         MeadowError: HEAD is not what lies here, a colleague cannot get it, the gate refused it, it
@@ -43,20 +42,26 @@ def release(bump: str = "patch", override: str | None = None) -> None:
         )
     sharing.refuse_unshared()
     registry.fetch()
+    if candidate and (name := registry.of(dvc_git.git("rev-parse", "HEAD"))):
+        registry.publish(f"{registry.ARTIFACT}@{name}")  # unless it was killed before
+        print(f"HEAD is {registry.ARTIFACT}@{name} already.")
+        return
     tested = predictions.load(predictions.TEST)
     losses = metrics.clipped_log_loss(np.array([answer.p_label for answer in tested])).round(6)
     records = [
         {"sha256": answer.sha256, "label": answer.label, "log_loss": loss}
         for answer, loss in zip(tested, losses, strict=True)
     ]
-    number: dict[str, Any] = {f"bump_{bump}": True} if registry.versions() else {"version": FIRST}
     text = registry.message("\n".join(["Release", "", *verdict["why"]]), override)
+    number = registry.following(bump, candidate=candidate)
     with registry.errors():
-        version = gto.api.register(".", registry.ARTIFACT, "HEAD", message=text, **number)
+        version = gto.api.register(".", registry.ARTIFACT, "HEAD", message=text, version=number)
     registry.publish(version.tag)
+    print(f"HEAD is {version.tag}. Next: `meadow promote {number} --to STAGE`.")
+    if candidate:
+        return
     manifest.write_csv(gate.RELEASED, ["sha256", "label", "log_loss"], records)
     print(
-        f"HEAD is {version.tag}. Next: `meadow promote {version.version} --to STAGE`.\n"
         f"{gate.RELEASED} has its losses, which the gate compares later models with. Next for that:"
         " `dvc repro`, `git commit -am released`, `make share`, `git push`."
     )
