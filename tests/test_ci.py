@@ -29,7 +29,8 @@ from tools import need
 from meadow.storage import go_tools
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-SCRIPTS = [path for path in sorted((ROOT / ".ci").iterdir()) if "bash" in path.read_text()[:30]]
+SCRIPTS = [ROOT / "deploy/airflow/step"]
+SCRIPTS += [path for path in sorted((ROOT / ".ci").iterdir()) if "bash" in path.read_text()[:30]]
 PINNED = re.compile(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 
 
