@@ -59,6 +59,7 @@ def test_nothing_names_a_client_and_nobody_can_forge_a_line(
         "Cookie": f"name={SECRET}",
         "X-Forwarded-For": f"203.0.113.7, {SECRET}",
         "X-Request-ID": f"{SECRET} {FORGED}",
+        "Traceparent": f"00-{SECRET}-{FORGED}",
     }
     with server.serving("meadow.service:PhotoClassifier", **settings) as url:
         (log,) = tmp_path.glob("*/log")

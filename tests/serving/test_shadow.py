@@ -141,7 +141,7 @@ def test_it_is_passed_over_while_photos_wait_for_the_first(
 ) -> None:
     """What CPU there is belongs to clients."""
     shadow = Shadow(second, model, lambda: True, 10**6, MagicMock())
-    shadow.offer(PHOTOS[0], model.predict(PHOTOS[0]), "a")
+    shadow.offer(PHOTOS[0], model.predict(PHOTOS[0]), {"request_id": "a"})
 
     assert counts() == {"agreed": 0, "differed": 0, "failed": 0, "dropped": 1}
 

@@ -20,8 +20,9 @@ from meadow.pipeline import provenance
 from meadow.pipeline.cpu import cores
 from meadow.pipeline.formats import MEDIA_TYPES, NAMES
 from meadow.pipeline.image import MIN_SIDE, PhotoError
-from meadow.serving import access, occlusion, schema, telemetry, upload
+from meadow.serving import access, occlusion, schema, upload
 from meadow.serving.connection import while_connected
+from meadow.serving.exposition import exposition
 from meadow.serving.pages import PAGES, page
 from meadow.serving.pool import Classified, Pool, classify
 from meadow.serving.refusals import Error, Refused
@@ -81,9 +82,10 @@ class Answering:
     ) -> schema.Prediction:
         """Count and return what is sent of an answer."""
         answer = classified.answer
-        self.telemetry.prediction(classified, request.state.id, len(photo))
+        self.telemetry.prediction(classified, request.state.ids, len(photo))
+        request.state.photos.append(classified)
         if self.shadow:
-            self.shadow.offer(photo, answer, request.state.id)
+            self.shadow.offer(photo, answer, request.state.ids)
         return schema.Prediction(**answer.to_dict(self.classifier.classes, top_k), model=self.model)
 
 
@@ -170,9 +172,10 @@ async def model(request: Request) -> schema.Described:
 @protected.get(
     "/metrics", tags=["operations"], response_class=PlainTextResponse, responses=schema.answers()
 )
-def metrics() -> PlainTextResponse:
+def metrics(request: Request) -> PlainTextResponse:
     """Return the metrics of all workers, for Prometheus."""
-    text, kind = telemetry.exposition()
+    answering: Answering = request.app.state.answering
+    text, kind = exposition(answering.telemetry.exemplars, request.headers.get("accept", ""))
     return PlainTextResponse(text, media_type=kind)
 
 

@@ -8,15 +8,19 @@ import logging
 import random
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from meadow.serving import tracing
 from meadow.serving.refusals import Refused
 from meadow.serving.settings import Settings
 from meadow.serving.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from meadow.serving.pool import Classified
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 HEADERS = (
@@ -72,12 +76,17 @@ class _Exchange:
         given = self.headers.get("x-request-id", "")
         self.id = given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
         self.method = scope["method"]
+        self.ids = {"request_id": self.id}
+        if parent := tracing.parent(self.headers):
+            self.ids["trace_id"] = tracing.trace_id(parent)
+        self.parent = parent
+        self.photos: list[Classified] = []  # that the application has answered
         self.log: dict[str, Any] = {}  # what the application adds to the request's line
         self.scope = {
             **scope,
             "method": "GET" if self.method == "HEAD" else self.method,  # the server drops the body
             "path": scope["path"].rstrip("/") or "/",
-            "state": {"id": self.id, "log": self.log},
+            "state": {"id": self.id, "ids": self.ids, "log": self.log, "photos": self.photos},
         }
 
     async def run(self) -> None:
@@ -128,8 +137,17 @@ class _Exchange:
         telemetry = self.guard.telemetry
         if reason := self.log.get("reason"):
             telemetry.rejects[reason].inc()
+        seconds = time.perf_counter() - self.began
+        method, route = self.method[:10], getattr(self.scope.get("route"), "path", "other")
         telemetry.request(
-            self.method[:10],
-            getattr(self.scope.get("route"), "path", "other"),
-            self.status, time.perf_counter() - self.began, self.id, bytes=self.size, **self.log,
-        )  # fmt: skip
+            method, route, self.status, seconds, self.ids, bytes=self.size, **self.log
+        )
+        if telemetry.spans and method == "POST":
+            attributes = {
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": self.status,
+                "meadow.request_id": self.id,
+            }
+            name = f"{method} {route}"
+            telemetry.spans.request(name, self.parent, seconds, attributes, self.photos)

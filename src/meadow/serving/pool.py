@@ -19,6 +19,7 @@ from meadow.inference.classifier import Answer, Classifier
 from meadow.inference.signals import look
 from meadow.serving.refusals import Refused
 
+PHASES = ("queue", "decode", "network")  # one after the other
 T = TypeVar("T")
 
 
@@ -86,12 +87,14 @@ class Classified:
 
     Attributes:
         answer: the classifier's.
+        came: `time.perf_counter()` then.
         queue, decode, network: seconds that it waited, was decoded and resized, was classified.
         look: see `signals.look`.
 
     """
 
     answer: Answer
+    came: float
     queue: float
     decode: float
     network: float
@@ -113,6 +116,7 @@ def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float)
     done = time.perf_counter()
     return Classified(
         answer=answer,
+        came=came,
         queue=taken - came,
         decode=decoded - taken,
         network=done - decoded,

@@ -12,7 +12,7 @@ from meadow.errors import MeadowError
 from meadow.inference.classifier import Answer, Classifier
 from meadow.serving.pool import Classified, Pool, classify
 from meadow.serving.refusals import Refused
-from meadow.serving.telemetry import SHARES, Telemetry, event
+from meadow.serving.telemetry import SHARES, Ids, Telemetry, event
 
 WAITING = 4  # photos, whose bytes are held
 OUTCOMES = ("agreed", "differed", "dropped", "failed")
@@ -78,34 +78,34 @@ class Shadow:
         info.labels(classifier.version[:12]).set(1)
         classifier.warm()
 
-    def offer(self, photo: bytes, answer: Answer, request_id: str) -> None:
+    def offer(self, photo: bytes, answer: Answer, ids: Ids) -> None:
         """Have a photo answered later, or pass it over; returns at once.
 
         Args:
             photo: its bytes.
             answer: the first model's.
-            request_id: of the request that brought it.
+            ids: of the request that brought it.
 
         """
         if self.busy():
             self.outcomes["dropped"]()
             return
-        task = asyncio.create_task(self._answer(photo, answer, request_id))
+        task = asyncio.create_task(self._answer(photo, answer, ids))
         self.under_way.add(task)  # asyncio itself keeps none alive
         task.add_done_callback(self.under_way.discard)
 
-    async def _answer(self, photo: bytes, answer: Answer, request_id: str) -> None:
+    async def _answer(self, photo: bytes, answer: Answer, ids: Ids) -> None:
         try:
             classified = await self.pool.run(photo)
         except Refused:
             self.outcomes["dropped"]()
         except Exception as error:
             self.outcomes["failed"]()
-            log.warning("the shadow has no answer to request %s: %r", request_id, error)
+            log.warning("the shadow has no answer to request %s: %r", ids["request_id"], error)
         else:
-            self._compare(classified, answer, request_id, len(photo))
+            self._compare(classified, answer, ids, len(photo))
 
-    def _compare(self, classified: Classified, sent: Answer, request_id: str, size: int) -> None:
+    def _compare(self, classified: Classified, sent: Answer, ids: Ids, size: int) -> None:
         answer = classified.answer
         self.outcomes["agreed" if answer.best == sent.best else "differed"]()
         self.predicted[answer.best].inc()
@@ -115,7 +115,7 @@ class Shadow:
             self.telemetry.events.write(
                 {
                     "kind": "shadow",
-                    **event(classified, self.classifier, request_id, size),
+                    **event(classified, self.classifier, ids, size),
                     "sent": {
                         "model": self.first.version[:12],
                         "label": self.first.classes[sent.best],

@@ -6,11 +6,10 @@ through a bounded queue to a thread, and what does not fit is counted and droppe
 
 import json
 import logging
-import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -21,9 +20,11 @@ from meadow.inference.classifier import Classifier
 from meadow.inference.reference import Reference
 from meadow.inference.signals import DIGITS, SIGNALS
 from meadow.serving.drift_window import DriftWindow
-from meadow.serving.pool import Classified
+from meadow.serving.exposition import Exemplars
+from meadow.serving.pool import PHASES, Classified
 from meadow.serving.refusals import REASONS
 from meadow.serving.settings import Settings
+from meadow.serving.tracing import Spans
 
 KEPT = 5  # files of events
 STATUSES = sorted({"200", *(str(reason.status) for reason in REASONS.values())})
@@ -32,6 +33,7 @@ PAUSE = 0.1  # seconds between two looks at them
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 DISTANCES = tuple(tenth / 10 for tenth in range(1, 21))
+Ids = Mapping[str, str]  # of a request: request_id, and trace_id where the client sent one
 
 
 class Telemetry:
@@ -52,10 +54,11 @@ class Telemetry:
         self.seconds = Histogram(
             "meadow_request_seconds", "From first byte to last", ["route"], buckets=SECONDS
         )
+        self.exemplars = Exemplars("meadow_request_seconds", SECONDS)
         phases = Histogram(
             "meadow_phase_seconds", "Where a photo's time goes", ["phase"], buckets=SECONDS
         )
-        self.phases = {name: phases.labels(name) for name in ("queue", "decode", "network")}
+        self.phases = {name: phases.labels(name) for name in PHASES}
         self.batch = Histogram(
             "meadow_photos_per_request", "Photos of a request", buckets=(1, 2, 4, 8, 16)
         )
@@ -79,6 +82,7 @@ class Telemetry:
             )  # fmt: skip
             gauges = {name: drift.labels(name) for name in SIGNALS}
             self.drift = DriftWindow(reference, lambda name, value: gauges[name].set(value))
+        self.spans = Spans.asked_for(classifier.version[:12])
         self.access = self.events = None
         if settings.access_log:
             self.access = Lines(logging.StreamHandler(sys.stdout), self.dropped.inc)
@@ -96,21 +100,23 @@ class Telemetry:
                 self.requests.labels(route, status)
 
     def close(self) -> None:
-        """Write what is left of the logs."""
-        for lines in (self.access, self.events):
-            if lines:
-                lines.close()
+        """Write what is left of the logs, and send what is left of the spans."""
+        for output in (self.access, self.events, self.spans):
+            if output:
+                output.close()
 
     def request(
-        self, method: str, route: str, status: int, seconds: float, request_id: str, **more: Any
+        self, method: str, route: str, status: int, seconds: float, ids: Ids, **more: Any
     ) -> None:
         """Record one request."""
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
+        if trace := ids.get("trace_id"):
+            self.exemplars.see(route, seconds, trace)
         if self.access:
             self.access.write(
                 {
-                    "request_id": request_id,
+                    **ids,
                     "method": method,
                     "route": route,
                     "status": status,
@@ -119,7 +125,7 @@ class Telemetry:
                 }
             )
 
-    def prediction(self, classified: Classified, request_id: str, size: int) -> None:
+    def prediction(self, classified: Classified, ids: Ids, size: int) -> None:
         """Record one answer to a photo of so many bytes."""
         for name, phase in self.phases.items():
             phase.observe(getattr(classified, name))
@@ -129,20 +135,18 @@ class Telemetry:
         self.distance.observe(answer.distance)
         if not answer.in_distribution:
             self.unlike.inc()
-        line = event(classified, self.classifier, request_id, size)
+        line = event(classified, self.classifier, ids, size)
         if self.drift:
             self.drift.add({**line, "confidence": max(line["probabilities"])})
         if self.events:
             self.events.write(line)
 
 
-def event(
-    classified: Classified, classifier: Classifier, request_id: str, size: int
-) -> dict[str, Any]:
+def event(classified: Classified, classifier: Classifier, ids: Ids, size: int) -> dict[str, Any]:
     """Return what is written of the answer to a photo of so many bytes."""
     answer = classified.answer
     return {
-        "request_id": request_id,
+        **ids,
         "model": classifier.version[:12],
         "label": classifier.classes[answer.best],
         "probabilities": [round(float(p), DIGITS) for p in answer.probabilities],
@@ -152,19 +156,6 @@ def event(
         **classified.look,
         "bytes": size,
     }
-
-
-def exposition() -> tuple[bytes, str]:
-    """Return the metrics of all workers as Prometheus reads them, and their content type."""
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
-
-    from meadow.serving.memory import Memory
-
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    registry.register(Memory(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
-    return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
 class Lines:
