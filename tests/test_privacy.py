@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SECRET = "Ada-Lovelace"  # noqa: S105  # of a client: no log, event or metric may have it
 FORGED = '{"time": "2026-01-01", "request_id": "forged", "route": "/predict", "status": 200}'
 KEPT_OF_A_PHOTO = {
-    "time", "request_id", "model", "label", "probabilities", "set_size", "in_distribution",
+    "time", "request_id", "photo", "model", "label", "probabilities", "set_size", "in_distribution",
     "distance", "brightness", "contrast", "sharpness", "warmth", "bytes",
 }  # fmt: skip
 KEPT_OF_A_REQUEST = {"time", "request_id", "method", "route", "status", "ms", "bytes", "reason"}

@@ -87,3 +87,37 @@ def test_an_address_is_read_too(tmp_path: Path) -> None:
     write(tmp_path / "e", event(1))
 
     assert counted((tmp_path / "e").as_uri())[0].total == 1
+
+
+def label(number: int, request_id: str, **values: object) -> dict[str, Any]:
+    """Return what the service writes of a label that came back."""
+    answered = event(number)
+    return {
+        "time": answered["time"], "kind": "feedback", "request_id": request_id, "photo": 0,
+        "model": VERSION[:12], "label": "gold", "answered": "gold",
+        "answered_at": answered["time"], "random": False, **values,
+    }  # fmt: skip
+
+
+def test_of_two_labels_of_one_photo_the_later_holds(tmp_path: Path) -> None:
+    """In whatever file it lies; those of answers before the time do not count."""
+    earlier = event(0)["time"]
+    write(tmp_path / "1", label(9, "a", label="moss"), label(2, "b"), event(3))
+    write(tmp_path / "2", label(5, "a"), label(6, "a", photo=1, random=True), "   ")
+    write(tmp_path / "3", label(8, "c", answered_at=earlier), label(8, "d", model="another"))
+    tally, passed = counted(*(str(tmp_path / name) for name in "123"), since=event(1)["time"])
+
+    assert (tally.total, passed.damaged, passed.earlier, passed.of_other_models) == (1, 0, 1, 1)
+    assert {key: (e.correct, e.random) for key, e in passed.labels.items()} == {
+        ("a", 0): (False, False), ("a", 1): (True, True), ("b", 0): (True, False)
+    }  # fmt: skip
+
+
+def test_of_very_many_labels_the_latest_are_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory has a bound."""
+    monkeypatch.setattr(events, "LABELS", 3)
+    write(tmp_path / "e", *(label(i, f"{i}") for i in range(9)), label(9, "6"))
+
+    assert [key[0] for key in counted(str(tmp_path / "e"))[1].labels] == ["7", "8", "6"]

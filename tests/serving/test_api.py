@@ -10,6 +10,7 @@ from toys import colour_classifier, encoded, photo
 from meadow.inference.classifier import FOLDER, Classifier
 from meadow.pipeline import atomic, provenance
 from meadow.serving import api, pool
+from meadow.serving.description import describe
 from meadow.serving.middleware import Guard
 from meadow.serving.settings import Settings
 
@@ -23,7 +24,7 @@ def test_a_model_is_described_with_its_own_figures_alone(project: Path) -> None:
         measured = provenance.sha256(provenance.FIGURES)
         atomic.write_json(provenance.FILE, {provenance.MODEL: model, **measured})
 
-        assert api._describe(classifier, settings).metrics == expected
+        assert describe("x", classifier, settings).metrics == expected
 
 
 def ask_batch(photos: list[bytes], **settings: int) -> list[dict[str, Any]]:

@@ -9,13 +9,14 @@ import numpy as np
 
 from meadow.drift import events
 from meadow.drift.comparison import LEAST, Finding, Share, compare, shares
-from meadow.drift.events import Passed
+from meadow.drift.events import Label, Passed
 from meadow.drift.tally import Tally
 from meadow.errors import MeadowError
 from meadow.inference.classifier import FOLDER
 from meadow.inference.reference import Reference
 from meadow.inference.signals import SIGNALS
 from meadow.pipeline import atomic
+from meadow.pipeline.intervals import wilson
 from meadow.reporting import html
 from meadow.reporting.charts import Axis, Chart
 from meadow.reporting.html import Table
@@ -65,11 +66,12 @@ def drift(sources: Sequence[str], since: str, page: Path | None, *, model: Path 
     lead = lead_of(tally, reference, version, passed, findings)
     estimated = dict(zip(classes, shares(tally, reference), strict=True)) if findings else {}
     lines = [lead, *(f"  {sentence(finding)}" for finding in findings if finding.changed)]
-    lines += [f"  {text}" for text in in_shares(estimated)]
+    labels = in_labels(list(passed.labels.values()))
+    lines += [f"  {text}" for text in [*in_shares(estimated), *labels]]
     print("\n".join(lines))
     if page:
         with atomic.whole(page) as part:
-            part.write_text(in_html(lead, findings, estimated, tally, reference), "utf-8")
+            part.write_text(in_html(lead, findings, estimated, labels, tally, reference), "utf-8")
         print(f"{page} shows it.")
     return any(finding.changed for finding in findings)
 
@@ -127,10 +129,26 @@ def in_shares(estimated: dict[str, Share]) -> list[str]:
     return texts
 
 
+def in_labels(labels: Sequence[Label]) -> list[str]:
+    """Say how many of the answers whose label came back are right: of all, and of a fair sample."""
+    texts = []
+    for name, chosen in (
+        ("labels came back", labels),
+        ("of them are of photos drawn at random", [each for each in labels if each.random]),
+    ):
+        n, correct = len(chosen), sum(label.correct for label in chosen)
+        low, high = wilson(correct, n)
+        if n:
+            text = f"{n:,} {name}: {correct / n:.1%} classified correctly ({low:.1%} to {high:.1%})"
+            texts.append(text)
+    return texts
+
+
 def in_html(
     lead: str,
     findings: Sequence[Finding],
     estimated: dict[str, Share],
+    labels: Sequence[str],
     tally: Tally,
     reference: Reference,
 ) -> str:
@@ -154,6 +172,7 @@ def in_html(
         lead=lead,
         sentences=[sentence(finding) for finding in findings if finding.changed],
         shares=in_shares(estimated),
+        labels=labels,
         table=Table("The tests", header, rows),
         charts=[
             chart(finding, tally, reference) for finding in findings if finding.name in SIGNALS

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,16 +17,52 @@ from meadow.errors import MeadowError
 from meadow.inference.signals import SIGNALS
 
 CHUNK = 10_000  # events at once
+LABELS = 100_000  # that are joined at most
+
+
+@dataclass(frozen=True)
+class Label:
+    """The true label of an answer, as it came back.
+
+    Attributes:
+        time: when it came.
+        correct: whether it is what was answered.
+        random: whether the photo was kept by chance: only such are like all photos.
+
+    """
+
+    time: str
+    correct: bool
+    random: bool
 
 
 @dataclass
 class Passed:
-    """How many events were not counted, and why."""
+    """What is not an answer of the model, or does not count as one.
+
+    Attributes:
+        damaged, of_other_models, earlier: how many lines, and why.
+        labels: by request and place in it, the latest of each.
+
+    """
 
     damaged: int = 0
     other_models: set[str] = field(default_factory=set)
     of_other_models: int = 0
     earlier: int = 0
+    labels: dict[tuple[str, int], Label] = field(default_factory=dict)
+
+    def label(self, event: Mapping[str, Any], since: str) -> None:
+        """Take a label; of very many the latest `LABELS`."""
+        key = str(event["request_id"]), int(event["photo"])
+        label = Label(event["time"], event["label"] == event["answered"], event["random"])
+        if event["answered_at"] < since:
+            self.earlier += 1
+        elif key not in self.labels or self.labels[key].time <= label.time:
+            self.labels.pop(key, None)
+            self.labels[key] = label
+            if len(self.labels) > LABELS:
+                del self.labels[next(iter(self.labels))]
 
 
 def count(
@@ -61,6 +97,8 @@ def count(
                 gathered.clear()
 
     for line in _lines(sources):
+        if line.startswith(b" "):  # forgotten: see `meadow data forget`
+            continue
         try:
             event = json.loads(line)
             if event["model"] != model:
@@ -68,6 +106,9 @@ def count(
                     continue
                 passed.of_other_models += 1
                 passed.other_models.add(str(event["model"])[:12])
+                continue
+            if event.get("kind") == "feedback":
+                passed.label(event, since)
                 continue
             if event["time"] < since:
                 passed.earlier += 1

@@ -1,28 +1,16 @@
 """Figures of merit with their uncertainty, from probabilities and the true classes."""
 
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import NDArray
+
+from meadow.pipeline.intervals import wilson
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-Z95 = NormalDist().inv_cdf(0.975)
 DRAWS = 100  # of labels, for what chance does to the ECE
 TOP = 5
 BINS = 5  # of equal mass: with 80 photos more bins measure noise (Roelofs 2022, arXiv 2012.08668)
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927)."""
-    if n == 0:
-        return 0.0, 1.0
-    share = hits / n
-    middle = share + Z95**2 / (2 * n)
-    half = Z95 * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    scale = 1 + Z95**2 / n
-    return float(max(0, (middle - half) / scale)), float(min(1, (middle + half) / scale))
 
 
 def clipped_log_loss(p_true: Floats) -> Floats:

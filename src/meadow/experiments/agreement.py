@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from meadow.drift import events
 from meadow.errors import MeadowError
-from meadow.evaluation import metrics, significance
+from meadow.evaluation import significance
+from meadow.pipeline.intervals import wilson
 
 MOST = 1000  # photos with two labels that are named, those of which both models are surest
 IN_TERMINAL = 10  # of them
@@ -87,7 +88,7 @@ class Agreement:
                 if name in (None, sent):
                     others[None if sent == shadow else shadow] += count
             photos, agreed = others.total(), others.pop(None, 0)
-            low, high = metrics.wilson(agreed, photos)
+            low, high = wilson(agreed, photos)
             rival = max(others, key=others.__getitem__, default=None)
             rows.append(
                 {"sent": name, "photos": photos, "agreed": agreed, "share": agreed / photos,
@@ -195,7 +196,7 @@ def agreement(sources: Sequence[str], *, as_json: bool = False) -> None:
 def read(sources: Sequence[str]) -> list[Agreement]:
     """Read events, in bounded memory but for the labels of feedback."""
     actual = {
-        line.get("request_id"): str(line.get("label"))
+        (line.get("request_id"), line.get("photo")): str(line.get("label"))
         for line in events.of_kind("feedback", sources)
     }
     compared: dict[tuple[str, str], Agreement] = {}
@@ -203,7 +204,7 @@ def read(sources: Sequence[str]) -> list[Agreement]:
         with suppress(KeyError, TypeError, ValueError):
             models = str(event["sent"]["model"]), str(event["model"])
             each = compared.get(models) or Agreement(*models)
-            each.add(event, actual.get(event["request_id"]))
+            each.add(event, actual.get((event["request_id"], event.get("photo"))))
             compared[models] = each
     return list(compared.values())
 

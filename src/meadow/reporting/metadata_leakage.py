@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrc
 
-from meadow.evaluation import metrics
 from meadow.pipeline.hashing import hash_fraction
+from meadow.pipeline.intervals import wilson
 from meadow.training.probe import FOLDS, Examples, fit, folds
 
 JUDGED = 5000  # photos that are judged: an interval 3 points wide
@@ -82,7 +82,7 @@ def check(
         hits, n = int((predicted == targets).sum()), len(targets)
         p_value = float(bdtrc(hits - 1, n, chance))  # of so many hits or more by chance
         significant = p_value < FALSE_WARNINGS / len(predictions)
-        leaks.append(Leak(name, hits / n, *metrics.wilson(hits, n), chance, significant))
+        leaks.append(Leak(name, hits / n, *wilson(hits, n), chance, significant))
     return sorted(leaks, key=lambda leak: (-leak.accuracy, leak.name))
 
 

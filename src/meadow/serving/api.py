@@ -5,24 +5,20 @@ To add an endpoint, write its function here and the model of its answer in schem
 
 import asyncio
 import logging
-from importlib.metadata import version
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import PlainTextResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from meadow.inference.classifier import Classifier
-from meadow.pipeline import provenance
 from meadow.pipeline.cpu import cores
-from meadow.pipeline.formats import MEDIA_TYPES, NAMES
-from meadow.pipeline.image import MIN_SIDE, PhotoError
 from meadow.serving import access, occlusion, schema, upload
 from meadow.serving.connection import while_connected
+from meadow.serving.description import describe
 from meadow.serving.exposition import exposition
+from meadow.serving.feedback import MAX_BODY, Labels
+from meadow.serving.handlers import HANDLERS, refusal
 from meadow.serving.pages import PAGES, page
 from meadow.serving.pool import Classified, Pool, classify
 from meadow.serving.refusals import Error, Refused
@@ -32,7 +28,6 @@ from meadow.serving.telemetry import Telemetry
 
 log = logging.getLogger("meadow")
 NAME = "photo_classifier"
-PACKAGES = ("bentoml", "numpy", "onnxruntime", "pillow")
 BODY = ("malformed", "slow", "too_large", "busy", "memory", "timeout")
 PHOTO = ("format", "damaged", "too_small")
 TopK = Annotated[
@@ -74,18 +69,29 @@ class Answering:
                 settings.max_pixels,
                 telemetry,
             )
+        self.labels = None
+        if settings.api_key and settings.events:
+            version = classifier.version[:12]
+            labels = Labels(settings.events, classifier.classes, version, telemetry)
+            self.labels = Pool(lambda body, _: labels.take(body), threads=1, queue=8, niceness=10)
         self.model = schema.Model(name=NAME, version=classifier.version[:12])
-        self.described = _describe(classifier, settings)
+        self.described = describe(NAME, classifier, settings)
 
     def prediction(
-        self, request: Request, photo: bytes, classified: Classified, top_k: int | None
+        self,
+        request: Request,
+        photo: bytes,
+        classified: Classified,
+        top_k: int | None,
+        place: int = 0,
     ) -> schema.Prediction:
         """Count and return what is sent of an answer."""
         answer = classified.answer
-        self.telemetry.prediction(classified, request.state.ids, len(photo))
+        of = {**request.state.ids, "photo": place}
+        self.telemetry.prediction(classified, of, len(photo))
         request.state.photos.append(classified)
         if self.shadow:
-            self.shadow.offer(photo, answer, request.state.ids)
+            self.shadow.offer(photo, answer, of)
         return schema.Prediction(**answer.to_dict(self.classifier.classes, top_k), model=self.model)
 
 
@@ -125,11 +131,11 @@ async def predict_batch(request: Request, top_k: TopK = None) -> schema.Batch:
     works = [answering.classify.run(photo, admitted=True) for photo in photos]
     results = await while_connected(request, asyncio.gather(*works, return_exceptions=True))
     answers: list[schema.Prediction | Error] = []
-    for photo, result in zip(photos, results, strict=True):
+    for place, (photo, result) in enumerate(zip(photos, results, strict=True)):
         if isinstance(result, Classified):
-            answers.append(answering.prediction(request, photo, result, top_k))
+            answers.append(answering.prediction(request, photo, result, top_k, place))
         else:
-            refused = _refusal(request, result)
+            refused = refusal(request, result)
             if refused.reason == "fault":
                 log.error("request %s", request.state.id, exc_info=result)
             answering.telemetry.rejects[refused.reason].inc()
@@ -160,6 +166,34 @@ async def explain(request: Request) -> schema.Explained:
         area=explanation.area,
         model=answering.model,
     )
+
+
+@protected.post(
+    "/feedback",
+    tags=["photos"],
+    responses=schema.answers(
+        "malformed",
+        "parameter",
+        "feedback_off",
+        "unknown_id",
+        "slow",
+        "too_large",
+        "busy",
+        "timeout",
+    ),
+    openapi_extra=schema.json_body(schema.Feedback),
+)
+async def feedback(request: Request) -> schema.Labelled:
+    """Take the true label of a photo that was answered: the accuracy is computed from them.
+
+    A later label of the same photo takes the place of the one before.
+    """
+    answering: Answering = request.app.state.answering
+    if not answering.labels:
+        raise Refused("feedback_off", "labels are taken where a key and a file of events are set")
+    answering.labels.admit()
+    body = await upload.small(request, MAX_BODY, answering.settings.timeout)
+    return await while_connected(request, answering.labels.run(body))
 
 
 @protected.get("/model", tags=["photos"], responses=schema.answers())
@@ -205,40 +239,6 @@ for path, file in PAGES.items():
     public.add_api_route(path, page(file), include_in_schema=False)
 
 
-def _refusal(request: Request, error: BaseException) -> Refused:
-    path = request.url.path[:100]
-    match error:
-        case Refused():
-            refused = error
-        case PhotoError():
-            refused = Refused(error.reason, str(error))
-        case HTTPException(status_code=405, headers=headers):
-            refused = Refused("method", f"{path} takes {(headers or {}).get('Allow')}", headers)
-        case HTTPException():
-            refused = Refused("not_found", f"there is nothing at {path}; see /docs")
-        case RequestValidationError():
-            first = error.errors()[0]
-            given = f"{first['loc'][-1]}={str(first.get('input'))[:20]!r}"
-            refused = Refused("parameter", f"{given}: {first['msg']}")
-        case ClientDisconnect():
-            refused = Refused("gone", "the client went away")
-        case _:
-            refused = Refused("fault", "a fault of the service")
-    return refused
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    refused = _refusal(request, error)
-    request.state.log["reason"] = refused.reason
-    return refused.response(request.state.id)
-
-
-ERRORS = (
-    Refused, PhotoError, HTTPException, RequestValidationError, ClientDisconnect, Exception
-)  # fmt: skip
-HANDLERS: dict[Any, Any] = dict.fromkeys(ERRORS, _refused)
-
-
 def create(
     classifier: Classifier,
     settings: Settings,
@@ -273,26 +273,3 @@ def create(
     telemetry.expect(route.path for route in routes if isinstance(route, Route))
     classifier.warm()
     return app
-
-
-def _describe(classifier: Classifier, settings: Settings) -> schema.Described:
-    kept = ("classes", "preprocessing", "sha256")
-    project = settings.model.resolve().parent.parent
-    return schema.Described(
-        name=NAME,
-        version=classifier.version[:12],
-        sha256=classifier.version,
-        classes=list(classifier.classes),
-        input=schema.Input(
-            formats=list(NAMES),
-            media_types=list(MEDIA_TYPES),
-            max_bytes=settings.max_body,
-            max_pixels=settings.max_pixels,
-            min_side=MIN_SIDE,
-            size=classifier.preprocessing.size,
-            resize=classifier.preprocessing.resize,
-        ),
-        about={key: value for key, value in classifier.about.items() if key not in kept},
-        metrics=provenance.read(project, provenance.FIGURES, classifier.version),
-        versions={name: version(name) for name in PACKAGES},
-    )

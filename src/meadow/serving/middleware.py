@@ -15,14 +15,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meadow.serving import tracing
-from meadow.serving.refusals import Refused
+from meadow.serving.refusals import REQUEST_ID, Refused
 from meadow.serving.settings import Settings
 from meadow.serving.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from meadow.serving.pool import Classified
 
-REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -74,7 +73,7 @@ class _Exchange:
         self.began = time.perf_counter()
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
+        self.id = given if re.fullmatch(REQUEST_ID, given) else f"{random.getrandbits(64):016x}"
         self.method = scope["method"]
         self.ids = {"request_id": self.id}
         if parent := tracing.parent(self.headers):

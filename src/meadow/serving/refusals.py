@@ -9,6 +9,8 @@ from starlette.responses import Response
 from meadow.pipeline.formats import NAMES
 from meadow.pipeline.image import MIN_SIDE
 
+REQUEST_ID = "[A-Za-z0-9_.:-]{1,64}"
+
 
 class Reason(NamedTuple):
     """The HTTP status of a refusal, and what it means to a client."""
@@ -21,7 +23,9 @@ REASONS = {
     "malformed": Reason(400, "The request is malformed, or no photo is in it"),
     "parameter": Reason(400, "A parameter has a value that is not allowed"),
     "unauthorized": Reason(401, "A key is needed (MEADOW_API_KEY is set)"),
+    "feedback_off": Reason(403, "Labels are taken where MEADOW_API_KEY and MEADOW_EVENTS are set"),
     "not_found": Reason(404, "There is nothing at this path"),
+    "unknown_id": Reason(404, "The events that are kept have no such answer"),
     "method": Reason(405, "This path takes another method"),
     "slow": Reason(408, "The body took too long"),
     "too_large": Reason(413, "Too many bytes, or too many pixels"),

@@ -5,16 +5,16 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.routing import BaseRoute
 
 from meadow.pipeline.formats import MEDIA_TYPES
-from meadow.serving.refusals import LATER, REASONS, Error
+from meadow.serving.refusals import LATER, REASONS, REQUEST_ID, Error
 from meadow.serving.upload import FORM, PHOTOS
 
 BINARY = {"type": "string", "format": "binary"}
 Binary = Annotated[bytes, WithJsonSchema(BINARY)]
-REQUEST_ID = {
+ID_HEADER = {
     "X-Request-ID": {
         "description": "that of the request, if it had one, or a new one",
         "schema": {"type": "string"},
@@ -116,6 +116,26 @@ class Described(BaseModel):
     versions: dict[str, str] = Field(description="of the packages that compute an answer")
 
 
+class Feedback(BaseModel):
+    """What a photo really shows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: str = Field(
+        pattern=f"^{REQUEST_ID}$", description="header X-Request-ID of the answer"
+    )
+    label: str = Field(max_length=255, description="the true class", examples=["dandelion"])
+    photo: int = Field(0, ge=0, lt=PHOTOS, description="place in a batch, from 0")
+
+
+class Labelled(Feedback):
+    """The label is written down."""
+
+    answered: str = Field(description="the class that was answered")
+    model: str = Field(description="version of the model that answered")
+    replaces: str | None = Field(description="the label that this photo had before")
+
+
 class Health(BaseModel):
     """The process is up."""
 
@@ -131,12 +151,21 @@ def body(form: type[BaseModel], *, raw: bool = False) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe a request's body of JSON."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def for_bentoml(routes: Iterable[BaseRoute]) -> list[dict[str, Any]]:
     """Describe the routes that take a form as `bentoml.SyncHTTPClient` asks for them."""
     described = []
     for route in routes:
-        if isinstance(route, APIRoute) and route.openapi_extra:
-            form = route.openapi_extra["requestBody"]["content"][FORM]["schema"]
+        if not isinstance(route, APIRoute) or not route.openapi_extra:
+            continue
+        content = route.openapi_extra["requestBody"]["content"]
+        if FORM in content:
+            form = content[FORM]["schema"]
             ((field, kind),) = form["properties"].items()
             file = {"type": "file"}
             kind = {**kind, "items": file} if "items" in kind else file
@@ -161,12 +190,12 @@ def answers(*reasons: str) -> dict[int | str, dict[str, Any]]:
         status: {
             "model": Error,
             "description": ". ".join(texts),
-            "headers": REQUEST_ID | (RETRY_AFTER if status in LATER else {}),
+            "headers": ID_HEADER | (RETRY_AFTER if status in LATER else {}),
         }
         for status, texts in sorted(meanings.items())
     }
     return {
-        200: {"headers": REQUEST_ID},
+        200: {"headers": ID_HEADER},
         **errors,
         "default": {"model": Error, "description": "Another error"},
     }

@@ -32,8 +32,9 @@ WAITING = 10_000  # lines
 PAUSE = 0.1  # seconds between two looks at them
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = tuple(tenth / 10 for tenth in range(1, 11))
+SAMPLES = ("all", "random")  # of the answers that got a label: all, those drawn by chance
 DISTANCES = tuple(tenth / 10 for tenth in range(1, 21))
-Ids = Mapping[str, str]  # of a request: request_id, and trace_id where the client sent one
+Ids = Mapping[str, Any]  # request_id; trace_id where the client sent one; place of a photo
 
 
 class Telemetry:
@@ -83,6 +84,14 @@ class Telemetry:
             gauges = {name: drift.labels(name) for name in SIGNALS}
             self.drift = DriftWindow(reference, lambda name, value: gauges[name].set(value))
         self.spans = Spans.asked_for(classifier.version[:12])
+        self.labelled = Gauge(
+            "meadow_labelled_photos", "Answers in the events whose label came back", ["sample"],
+            multiprocess_mode="mostrecent",
+        )  # fmt: skip
+        self.accuracy = Gauge(
+            "meadow_accuracy", "Of these answers, with its 95 % interval", ["sample", "bound"],
+            multiprocess_mode="mostrecent",
+        )  # fmt: skip
         self.access = self.events = None
         if settings.access_log:
             self.access = Lines(logging.StreamHandler(sys.stdout), self.dropped.inc)
@@ -141,6 +150,19 @@ class Telemetry:
         if self.events:
             self.events.write(line)
 
+    def write_event(self, line: dict[str, Any]) -> bool:
+        """Write a line of the events now, and return whether that went well."""
+        return self.events is not None and self.events.write_now(line)
+
+    def show_accuracy(
+        self, sample: str, photos: int, accuracy: float, interval: tuple[float, float]
+    ) -> None:
+        """Show the accuracy by the labels that came back; NaN where there are none."""
+        self.labelled.labels(sample).set(photos)
+        low, high = interval
+        for bound, value in (("low", low), ("estimate", accuracy), ("high", high)):
+            self.accuracy.labels(sample, bound).set(value)
+
 
 def event(classified: Classified, classifier: Classifier, ids: Ids, size: int) -> dict[str, Any]:
     """Return what is written of the answer to a photo of so many bytes."""
@@ -171,8 +193,7 @@ class Lines:
 
     def __init__(self, handler: logging.Handler, dropped: Callable[[], None]) -> None:
         handler.setFormatter(_Json())
-        # the disk is full, the reader has gone
-        handler.handleError = lambda record: dropped()  # type: ignore[method-assign]  # noqa: ARG005
+        handler.handleError = self._lose  # type: ignore[method-assign]
         self.handler = handler
         self.dropped = dropped
         self.waiting: deque[logging.LogRecord] = deque()
@@ -186,6 +207,17 @@ class Lines:
             self.dropped()
         else:
             self.waiting.append(logging.makeLogRecord({"msg": line}))
+
+    def write_now(self, line: dict[str, Any]) -> bool:
+        """Write a line before returning; return whether that went well."""
+        record = logging.makeLogRecord({"msg": line})
+        self.handler.handle(record)
+        return not hasattr(record, "lost")
+
+    def _lose(self, record: logging.LogRecord) -> None:
+        """Count a line that cannot be written: the disk is full, the reader has gone."""
+        record.lost = True
+        self.dropped()
 
     def close(self) -> None:
         """Write what is left, for two seconds at most."""

@@ -50,6 +50,22 @@ async def several(request: Request, seconds: float) -> list[bytes]:
     return await _files(request, "files", PHOTOS, seconds)
 
 
+async def small(request: Request, most: int, seconds: float) -> bytes:
+    """Return a body that is no photo.
+
+    Raises:
+        Refused: it has more than `most` bytes, or is too slow.
+
+    """
+    body = b""
+    async with _within(seconds):
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                raise Refused("too_large", f"the body has more than {most:,} bytes")
+    return body
+
+
 def _is_form(request: Request) -> bool:
     kind = request.headers.get("content-type", "").partition(";")[0]
     return kind.strip().lower() == FORM
