@@ -9,7 +9,8 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 
-from meadow.serving import access, api
+from meadow.serving import access
+from meadow.serving.handlers import HANDLERS
 from meadow.serving.middleware import HEADERS, Guard
 from meadow.serving.settings import Settings
 
@@ -27,7 +28,7 @@ async def failing(_: Request) -> Response:
 def guarded(**settings: Any) -> Guard:
     limits = Settings(**settings)
     checks = list(access.checks(limits).values())
-    app = FastAPI(exception_handlers=api.HANDLERS)
+    app = FastAPI(exception_handlers=HANDLERS)
     app.add_api_route("/echo", echo, methods=["POST"], dependencies=checks)
     app.add_api_route("/fails", failing)
     app.add_api_route("/health", echo)
