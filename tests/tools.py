@@ -10,6 +10,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ MODULES = Path(__file__).with_name("node_modules")
 PHOTOS = Path(__file__).parents[2] / "shared/photos/dandelion-grass"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 # In it a command may mount; a user without root becomes root of a user namespace of his own.
 NAMESPACE = ("unshare", *(["--map-root-user"] if os.geteuid() else []), "--mount")
 PREFIX = "for want of "
@@ -41,6 +43,10 @@ def _networks() -> bool:
 # by name: how to get it, and whether it is there
 TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
     "Chromium": ("apt-get install chromium", lambda: CHROMIUM),
+    "MLflow": (
+        "pip install -r requirements/mlflow.txt -c requirements/constraints.txt",
+        lambda: find_spec("mlflow"),
+    ),
     "Node": (
         "apt-get install nodejs npm; npm ci --prefix tests",
         lambda: shutil.which("node") and (MODULES / "axe-core").is_dir(),
@@ -59,6 +65,7 @@ TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
         lambda: Path("/usr/lib/cni/bridge").exists() and shutil.which("conntrack"),
     ),
     "etcd": ("apt-get install etcd-server", lambda: shutil.which("etcd")),
+    "PostgreSQL": ("apt-get install postgresql", lambda: POSTGRES),
     "shellcheck": ("apt-get install shellcheck", lambda: shutil.which("shellcheck")),
     "nginx": ("apt-get install nginx-light", lambda: NGINX),
     "systemd-analyze": ("apt-get install systemd", lambda: shutil.which("systemd-analyze")),

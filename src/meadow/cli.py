@@ -149,6 +149,12 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
         "--watch", type=float, default=20, metavar="SECONDS", help="to compare the canary; 20"
     )
     command.add_argument("--dry-run", action="store_true", help="print what would change")
+    mlflow = _group(add("mlflow", None, "commits and experiments as runs of an MLflow server"))
+    command = mlflow("push", _call("tracking.push:push", "versions"), "write what it lacks")
+    text = "commit, tag, branch or experiment; else HEAD, all releases and experiments"
+    command.add_argument("versions", nargs="*", metavar="VERSION", help=text)
+    command = mlflow("pull", _call("tracking.pull:pull", "run"), "write a run's parameters here")
+    command.add_argument("run", metavar="RUN", help="its id or its name")
     add("share", _call("storage.sharing:share"), "push all that a colleague needs to the remote")
     add("verify", _call("storage.sharing:verify"), "prove that a clone gets it all back")
     doctor = _call("commands.doctor:doctor")

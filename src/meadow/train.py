@@ -15,11 +15,13 @@ from safetensors.numpy import save_file
 from meadow import params
 from meadow.errors import run
 from meadow.inference import classifier
+from meadow.inference.onnx_session import digest
 from meadow.inference.reference import MOST, Reference
 from meadow.inference.signals import DIGITS, LOOK, look
 from meadow.pipeline import atomic, manifest
 from meadow.pipeline.manifest import Prepared, Row
 from meadow.training import onnx_graph
+from meadow.training.live import sending
 from meadow.training.methods import METHODS, Trained
 from meadow.training.weights import Weights
 
@@ -32,38 +34,43 @@ def train() -> None:
     p, ready = chosen.train, manifest.load()
     weights = Weights.of(p.weights, p.arch)
     # Without dvcyaml=None DVCLive would rewrite dvc.yaml.
-    with Live(str(METRICS), dvcyaml=None, save_dvc_exp=False) as live:
+    with (
+        sending() as send,
+        Live(str(METRICS), dvcyaml=None, save_dvc_exp=False) as live,
+    ):
 
         def log(figures: dict[str, float]) -> None:
             for name, value in figures.items():
                 live.log_metric(name, value)
+            send(metrics=figures, step=live.step)
             live.next_step()
 
         trained = METHODS[p.method].fit(p, ready, weights, chosen.runtime.workers, log)
         for name, value in trained.figures.items():
             group, key = name.split("/")
             live.summary[group][key] = value
-    with atomic.whole(classifier.FOLDER) as out:
-        out.mkdir()
-        save_file(trained.tensors, out / "weights.safetensors")
-        if trained.held_out is not None:
-            np.save(out / classifier.HELD_OUT, trained.held_out)
-        reference(ready, trained).save(out)
-        network = onnx_graph.with_neighbours(trained.network, trained.neighbours)
-        onnx_graph.save(network, out / classifier.NETWORK)
-        classifier.describe(
-            out,
-            classes=ready.classes,
-            preprocessing=ready.preprocessing,
-            method=p.method,
-            arch=p.arch,
-            weights=weights.content,
-            precision=p.precision,
-            coverage=p.coverage,
-            set_threshold=round(trained.set_threshold, 6),
-            distance_threshold=round(trained.neighbours.threshold, 6),
-            **trained.about,
-        )
+        with atomic.whole(classifier.FOLDER) as out:
+            out.mkdir()
+            save_file(trained.tensors, out / "weights.safetensors")
+            if trained.held_out is not None:
+                np.save(out / classifier.HELD_OUT, trained.held_out)
+            reference(ready, trained).save(out)
+            network = onnx_graph.with_neighbours(trained.network, trained.neighbours)
+            onnx_graph.save(network, out / classifier.NETWORK)
+            classifier.describe(
+                out,
+                classes=ready.classes,
+                preprocessing=ready.preprocessing,
+                method=p.method,
+                arch=p.arch,
+                weights=weights.content,
+                precision=p.precision,
+                coverage=p.coverage,
+                set_threshold=round(trained.set_threshold, 6),
+                distance_threshold=round(trained.neighbours.threshold, 6),
+                **trained.about,
+            )
+        send(model=digest(classifier.FOLDER / classifier.NETWORK))
     kept = ", ".join(f"{name} {value:.4g}" for name, value in trained.figures.items())
     print(f"{p.arch}, {p.method}: {kept}; in {classifier.FOLDER}")
 

@@ -12,7 +12,9 @@ from meadow.pipeline import atomic
 
 FILE = Path("deploy/.env")
 PACKAGED = Path("metrics/package.json")
-SECRETS = ("MEADOW_API_KEY", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
+SECRETS = (
+    "MEADOW_API_KEY", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MLFLOW_DATABASE_PASSWORD",
+)  # fmt: skip
 
 
 def write() -> None:

@@ -104,6 +104,11 @@ def in_stage(stage: str) -> Version | None:
     return next((version for version in versions() if stage in version.stages), None)
 
 
+def stages() -> list[str]:
+    """Return the stages that .gto lists."""
+    return list(gto.api.get_stages(".", allowed=True) or [])
+
+
 def show() -> None:
     """Print all versions with their stages, date, figures and author."""
     header = [
@@ -139,7 +144,7 @@ def promote(name: str, stage: str, override: str | None = None) -> None:
             could not be pushed.
 
     """
-    allowed = gto.api.get_stages(".", allowed=True) or [stage]
+    allowed = stages() or [stage]
     if stage not in allowed:
         raise MeadowError(f"{stage!r} is no stage: .gto lists {', '.join(allowed)}.")
     fetch()

@@ -115,6 +115,19 @@ class Revision:
         return list((self._yaml(LOCK).get("stages") or {}).values())
 
     @cached_property
+    def outs(self) -> dict[str, str]:
+        """The MD5 of each file and folder that the stages wrote, by path."""
+        outs = (out for stage in self._stages for out in stage.get("outs", []))
+        return {out["path"]: out["md5"] for out in outs}
+
+    @property
+    def data(self) -> str:
+        """The MD5 of the photos that prepare read, or ""."""
+        folder = self.parameters.get("data.dir")
+        deps = (dep for stage in self._stages for dep in stage.get("deps", []))
+        return next((str(dep["md5"]) for dep in deps if dep["path"] == folder), "")
+
+    @cached_property
     def answers(self) -> dict[str, Prediction]:
         """What the model said of each test photo, by SHA-256.
 
@@ -185,10 +198,11 @@ class Revision:
     def _text(self, path: str) -> str:
         """Read a file that Git keeps; "" where there is none."""
         try:
-            text: str = self._files.read_text(path, encoding="utf-8")
-        except FileNotFoundError:
+            if self.commit:
+                return dvc_git.git("show", f"{self.commit}:{path}")
+            return Path(path).read_text("utf-8")
+        except (FileNotFoundError, MeadowError):
             return ""
-        return text
 
     def _tracked(self, path: str) -> bytes:
         """Read a file that DVC keeps."""

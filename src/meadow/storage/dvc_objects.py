@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError
+from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException
 from dvc.logger import set_loggers_level
 from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
 
 from meadow.errors import MeadowError
 from meadow.pipeline import parallel
@@ -126,6 +128,47 @@ def push(commits: Sequence[str], there: Set[str]) -> tuple[set[str], int]:
     if result.failed:
         raise MeadowError(f"{len(result.failed)} objects could not be pushed")
     return needed, len(result.transferred)
+
+
+def fetch(md5s: Iterable[str]) -> list[str]:
+    """Get objects that the cache lacks from the default remote, with all files of folders.
+
+    Args:
+        md5s: of files, and of folders with `.dir`.
+
+    Returns:
+        Those that the cache still lacks: the remote has them not, or there is none.
+
+    Raises:
+        MeadowError: the remote does not answer.
+
+    """
+    local = cache()
+    lacking = {md5 for md5 in md5s if not _complete(local, md5)}
+    if lacking:
+        try:
+            with Repo() as repo, repo.lock, set_loggers_level(logging.CRITICAL):
+                repo.cloud.pull({HashInfo("md5", md5) for md5 in lacking})
+        except NoRemoteError:
+            pass
+        except (DvcException, BotoCoreError, OSError) as error:
+            raise MeadowError(f"`dvc fetch` failed: {error}") from None
+    return sorted(md5 for md5 in lacking if not _complete(local, md5))
+
+
+def files(cache: Path, md5: str) -> dict[str, Path]:
+    """Return where a cache has the files of an object: "" for a file, else paths in the folder."""
+    path = cache / name(md5)
+    if not md5.endswith(".dir"):
+        return {"": path}
+    return {inside: cache / of_file for inside, of_file in members(path.read_bytes()).items()}
+
+
+def _complete(cache: Path, md5: str) -> bool:
+    try:
+        return all(file.exists() for file in files(cache, md5).values())
+    except FileNotFoundError:
+        return False
 
 
 def _md5(path: Path) -> str:

@@ -167,7 +167,14 @@ def _docker() -> bool:
 def _compose(*arguments: str, **environment: str) -> str:
     # Compose wants a value for each variable of the file, whatever it is to do.
     unused = dict.fromkeys(
-        ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MEADOW_API_KEY", "MEADOW_VERSION"), "unused"
+        (
+            "MINIO_ROOT_USER",
+            "MINIO_ROOT_PASSWORD",
+            "MEADOW_API_KEY",
+            "MEADOW_VERSION",
+            "MLFLOW_DATABASE_PASSWORD",
+        ),
+        "unused",
     )
     command = ["docker", "compose", "--file", COMPOSE, "--profile", "minio", *arguments]
     return _run(command, **unused | environment)
