@@ -1,4 +1,4 @@
-"""`meadow mlflow push` against a real server: runs in PostgreSQL, artifacts in MinIO."""
+"""`meadow mlflow` and MEADOW_MLFLOW with a real server: runs in PostgreSQL, artifacts in MinIO."""
 
 import base64
 import csv
@@ -6,7 +6,9 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from mlflow_server import BUCKET, LOCK, MlflowServer
 from servers import Server, meadow
 
 from meadow.pipeline.ports import answers, free_port
+from meadow.training import live
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -323,3 +326,101 @@ def test_a_server_that_is_not_there_is_said(clone: Path, monkeypatch: pytest.Mon
 
     assert unset.stderr.startswith("error: MLFLOW_TRACKING_URI is not set. `export")
     assert re.match("error: the MLflow server at http.* does the server run", dead.stderr)
+
+
+def live_runs(client: Any) -> list[Any]:
+    known = client.get_experiment_by_name(os.environ["MLFLOW_EXPERIMENT_NAME"])
+    return list(client.search_runs([known.experiment_id])) if known else []
+
+
+def test_steps_appear_while_a_training_runs(
+    clone: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of its own, with what the training depends on; one that ends early was killed."""
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("MEADOW_MLFLOW", "1")
+    with live.sending() as send:
+        for step in range(3):
+            send(metrics={"val/log_loss": 0.5 - step / 10}, step=step)
+        while not (listed := live_runs(client)) or "val/log_loss" not in listed[0].data.metrics:
+            time.sleep(0.1)
+        (run,) = listed
+        assert run.info.status == "RUNNING"
+        assert run.data.params["train.finetune.epochs"] == "2"
+        assert "train.probe.l2" not in run.data.params
+    while live_runs(client)[0].info.status == "RUNNING":
+        time.sleep(0.1)
+
+    assert live_runs(client)[0].info.status == "KILLED"
+    assert len(client.get_metric_history(run.info.run_id, "val/log_loss")) == 3
+
+
+def test_a_push_goes_on_in_the_run_of_the_training(
+    clone: Path, client: Any, tmp_path: Path
+) -> None:
+    """The outs are the same bytes as without MLflow, and there is one run in the end."""
+    folder = copied(clone, tmp_path)
+    run = runner(folder)
+    run("dvc", "repro", "--force", "--single-item", "train", MEADOW_MLFLOW="1")
+    while not live_runs(client) or live_runs(client)[0].info.status == "RUNNING":
+        time.sleep(0.1)
+    (trained,) = live_runs(client)
+    assert run("git", "status", "--porcelain") == ""
+    run(*PUSH, "HEAD")
+
+    (pushed,) = live_runs(client)
+    steps = [p.step for p in client.get_metric_history(pushed.info.run_id, "val/log_loss")]
+    assert (pushed.info.run_id, pushed.info.run_name) == (trained.info.run_id, "v1.0.0")
+    assert sorted(steps) == [0, 1]
+    assert "evaluate.log_loss" in pushed.data.metrics
+    assert client.list_artifacts(pushed.info.run_id, "model")
+
+
+@pytest.mark.parametrize("server", ["dead", "silent"])
+def test_a_training_needs_no_server(clone: Path, tmp_path: Path, server: str) -> None:
+    """It is neither stopped nor kept waiting; a dead server is said once."""
+    folder = copied(clone, tmp_path)
+    run = runner(folder)
+    with socket.socket() as listening, (tmp_path / "stderr").open("w") as errors:
+        listening.bind(("127.0.0.1", 0))
+        if server == "silent":
+            listening.listen()
+        url = "http://{}:{}".format(*listening.getsockname())
+        command = [sys.executable, "-m", "meadow.train"]
+        more = {"MEADOW_MLFLOW": "1", "MLFLOW_TRACKING_URI": url}
+        subprocess.run(
+            command, cwd=folder, env=surroundings(folder, **more), check=True, stderr=errors
+        )
+        if server == "silent":
+            listening.settimeout(60)
+            listening.accept()  # the sender has asked, and waits for an answer for 10 s
+        else:
+            while not (tmp_path / "stderr").read_text():
+                time.sleep(0.1)
+            lines = (tmp_path / "stderr").read_text().splitlines()
+            assert [line.split(":")[0] for line in lines if "MLFLOW" in line] == ["MEADOW_MLFLOW"]
+
+    assert run("git", "status", "--porcelain") == ""
+    assert run("dvc", "status", "train") == "Data and pipelines are up to date.\n"
+
+
+def test_the_parameters_of_a_run_come_back(clone: Path, client: Any, tmp_path: Path) -> None:
+    """By its name; what is no run, and a run of other code, change nothing."""
+    folder = copied(clone, tmp_path)
+    run = runner(folder)
+    run(*PUSH, "grid-1")
+    before = (folder / "params.yaml").read_text()
+    (experiment_id,) = {each.info.experiment_id for each in live_runs(client)}
+    other = client.create_run(experiment_id, run_name="other").info.run_id
+    client.log_param(other, "train.depth", 3)
+    unknown = attempt(folder, *meadow("mlflow", "pull", "grid-9"))
+    foreign = attempt(folder, *meadow("mlflow", "pull", other))
+    assert (unknown.returncode, foreign.returncode) == (1, 1)
+    assert "is no run of" in unknown.stderr
+    assert "Did you mean grid-1" in unknown.stderr
+    assert "train.depth is not a parameter" in foreign.stderr
+    assert (folder / "params.yaml").read_text() == before
+
+    printed = run(*meadow("mlflow", "pull", "grid-1"))
+    assert "+    epochs: 6" in printed
+    assert "Next: `dvc exp run" in printed
