@@ -193,7 +193,7 @@ def attack(
                 }
                 file.write(json.dumps(target) + "\n")
         command = [str(go_tools.binary("vegeta")), "attack", "-format=json", f"-targets={targets}",
-                   f"-duration={seconds}s", f"-rate={rate}", "-max-body=0",
+                   f"-duration={seconds}s", f"-rate={rate}", "-max-body=0", "-timeout=10s",
                    f"-output={results}"]  # fmt: skip
         if connections:
             command += [f"-workers={connections}", f"-max-workers={connections}"]
@@ -411,7 +411,7 @@ def enlarged(body: bytes, seed: int) -> bytes:
     return file.getvalue()
 
 
-def overload(bodies: list[bytes], seconds: float = 20) -> str:
+def overload(bodies: list[bytes], seconds: float = 10) -> str:
     """Measure who gets what at twice the load that a server can carry."""
     rows = [
         "| | capacity/s | sent/s | answered/s | of the capacity | their p99 ms | refused/s"
@@ -421,7 +421,7 @@ def overload(bodies: list[bytes], seconds: float = 20) -> str:
     for name, start in ({OURS: meadow} | ONNX).items():
         with start() as server:
             attack(server, bodies, 2, connections=8)
-            capacity = attack(server, bodies, 5, connections=32).rate
+            capacity = attack(server, bodies, 4, connections=32).rate
             before = server.rss()
             with sampled(server.rss) as memory:
                 load = attack(server, bodies, seconds, rate=int(2 * capacity))
