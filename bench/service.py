@@ -414,26 +414,28 @@ def enlarged(body: bytes, seed: int) -> bytes:
 def overload(bodies: list[bytes], seconds: float = 10) -> str:
     """Measure who gets what at twice the load that a server can carry."""
     rows = [
-        "| | capacity/s | sent/s | answered/s | of the capacity | their p99 ms | refused/s"
+        "| | capacity/s before, after | sent/s | answered/s | of the capacity | their p99 ms | refused/s"
         " | their p99 ms | other answers | MB before, at most |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, start in ({OURS: meadow} | ONNX).items():
         with start() as server:
             attack(server, bodies, 2, connections=8)
-            capacity = attack(server, bodies, 4, connections=32).rate
+            capacity = [attack(server, bodies, 4, connections=32).rate]
             before = server.rss()
             with sampled(server.rss) as memory:
-                load = attack(server, bodies, seconds, rate=int(2 * capacity))
+                load = attack(server, bodies, seconds, rate=int(2 * capacity[0]))
+            capacity.append(attack(server, bodies, 4, connections=32).rate)
         served, shed = load.status == 200, np.isin(load.status, (429, 503))
-        in_time = (served & (load.start + load.latency <= seconds)).sum() / seconds
+        ended = load.start + load.latency
+        goodput = (served & (ended > 1) & (ended <= seconds)).sum() / (seconds - 1)
         p99 = [
             f"{1e3 * np.percentile(load.latency[which], 99):.0f}" if which.any() else ""
             for which in (served, shed)
         ]
         rows.append(
-            f"| {name} | {capacity:.0f} | {len(load.status) / seconds:.0f} | {in_time:.0f}"
-            f" | {in_time / capacity:.0%} | {p99[0]} | {shed.sum() / seconds:.0f} | {p99[1]}"
+            f"| {name} | {capacity[0]:.0f}, {capacity[1]:.0f} | {len(load.status) / seconds:.0f}"
+            f" | {goodput:.0f} | {goodput / np.mean(capacity):.0%} | {p99[0]} | {shed.sum() / seconds:.0f} | {p99[1]}"
             f" | {(~served & ~shed).sum()} | {before:.0f}, {max(memory):.0f} |"
         )
     return "\n".join(rows)
