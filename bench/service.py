@@ -414,8 +414,8 @@ def enlarged(body: bytes, seed: int) -> bytes:
 def overload(bodies: list[bytes], seconds: float = 10) -> str:
     """Measure who gets what at twice the load that a server can carry."""
     rows = [
-        "| | capacity/s before, after | sent/s | answered/s | of the capacity | their p99 ms | refused/s"
-        " | their p99 ms | other answers | MB before, at most |",
+        "| | capacity/s before, after | sent/s | answered/s | of the capacity | their p99 ms"
+        " | refused/s | their p99 ms | other answers | MB before, at most |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, start in ({OURS: meadow} | ONNX).items():
@@ -435,7 +435,8 @@ def overload(bodies: list[bytes], seconds: float = 10) -> str:
         ]
         rows.append(
             f"| {name} | {capacity[0]:.0f}, {capacity[1]:.0f} | {len(load.status) / seconds:.0f}"
-            f" | {goodput:.0f} | {goodput / np.mean(capacity):.0%} | {p99[0]} | {shed.sum() / seconds:.0f} | {p99[1]}"
+            f" | {goodput:.0f} | {goodput / np.mean(capacity):.0%} | {p99[0]}"
+            f" | {shed.sum() / seconds:.0f} | {p99[1]}"
             f" | {(~served & ~shed).sum()} | {before:.0f}, {max(memory):.0f} |"
         )
     return "\n".join(rows)
