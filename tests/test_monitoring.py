@@ -25,6 +25,7 @@ from toys import colour_classifier, encoded
 from meadow.inference.classifier import Classifier
 from meadow.inference.reference import Reference
 from meadow.inference.signals import DIGITS, SIGNALS, look
+from meadow.pipeline.image import Preprocessing
 from meadow.pipeline.ports import answers, free_port
 from meadow.serving import server
 from meadow.serving.parent import end_with_parent
@@ -32,11 +33,13 @@ from meadow.serving.parent import end_with_parent
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy/monitoring"
 PAGE = (ROOT / "docs/monitoring.md").read_text("utf-8")
+UNITS = [ROOT / "tests/alerts.yml", ROOT / "tests/alerts_of_weeks.yml"]
 RULES = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
 ALERTS = [rule for group in RULES for rule in group["rules"] if "alert" in rule]
 BOARD = FOLDER / "grafana/meadow.json"
 INTERVAL = "3s"  # of scrapes and rules; 15 s as committed
 WITHIN = 60  # seconds from a cause to its alert
+KEY = "of the second service"
 HELD = 1_000_000  # bytes of bodies
 STANDING = {"MeadowLogLost", "MeadowVersionsDiffer"}  # two models, and events that have no folder
 GOLD, PLUM = (encoded(Image.new("RGB", (80, 80), tint)) for tint in ("gold", "#4040ff"))
@@ -50,12 +53,13 @@ def checked(*command: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.needs("Prometheus")
 def test_their_own_tools_find_nothing_wrong() -> None:
     """Configuration, rules and routes."""
-    for command in (
+    commands: tuple[tuple[str | Path, ...], ...] = (
         ("promtool", "check", "config", "--lint-fatal", FOLDER / "prometheus.yml"),
         ("promtool", "check", "rules", "--lint-fatal", FOLDER / "rules.yml"),
         ("amtool", "check-config", FOLDER / "alertmanager.yml"),
-        ("promtool", "test", "rules", ROOT / "tests/alerts.yml"),
-    ):
+        ("promtool", "test", "rules", *UNITS),
+    )
+    for command in commands:
         done = checked(*command)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -68,11 +72,10 @@ def test_each_alert_is_seen_to_fire_and_not_to_fire(expression: str, tmp_path: P
     for rule in (rule for group in groups for rule in group["rules"]):
         rule["expr"] = expression
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
-    text = (ROOT / "tests/alerts.yml").read_text()
-    (tmp_path / "alerts.yml").write_text(
-        text.replace("../deploy/monitoring/rules.yml", str(tmp_path / "rules.yml"))
-    )
-    done = checked("promtool", "test", "rules", tmp_path / "alerts.yml")
+    copies = [tmp_path / unit.name for unit in UNITS]
+    for unit, copy in zip(UNITS, copies, strict=True):
+        copy.write_text(unit.read_text().replace("../deploy/monitoring", str(tmp_path)))
+    done = checked("promtool", "test", "rules", *copies)
 
     assert set(re.findall(r"alertname: (\w+)", done.stdout + done.stderr)) == {*NAMES}
 
@@ -90,11 +93,15 @@ def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
 
 
 class Receiver:
-    """What Alertmanager's webhooks reach: the time at which each alert came, by name."""
+    """What Alertmanager's webhooks reach: the time at which each alert came, by name.
+
+    It also says when a certificate ends, in place of what would look at one.
+    """
 
     def __init__(self) -> None:
         self.came: dict[str, float] = {}
         came = self.came
+        self.certificate_ends = ends = [time.time() + 90 * 86400]
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -104,6 +111,12 @@ class Receiver:
                         came.setdefault(alert["labels"]["alertname"], time.monotonic())
                 self.send_response(200)
                 self.end_headers()
+
+            def do_GET(self) -> None:  # as prometheus-blackbox-exporter
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.end_headers()
+                self.wfile.write(f"probe_ssl_earliest_cert_expiry {ends[0]}\n".encode())
 
             def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
                 pass
@@ -171,7 +184,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     receiver = Receiver()
     with ExitStack() as stack:
         urls, stops = [], []
-        for classes in (["gold", "moss"], ["gold", "moss", "plum"]):
+        shadow = colour_classifier(
+            folder / "shadow", ["gold", "moss"], preprocessing=Preprocessing(48, "squash")
+        )
+        no_folder, events = (folder / name for name in ("2/model.json/none", "events.jsonl"))
+        for classes, more in (
+            (["gold", "moss"], {"MEADOW_EVENTS": str(no_folder), "MEADOW_SHADOW": str(shadow)}),
+            (["gold", "moss", "plum"], {"MEADOW_EVENTS": str(events), "MEADOW_API_KEY": KEY}),
+        ):
             model = colour_classifier(folder / str(len(classes)), classes)
             reference_of(model, GOLD).save(model)
             service = stack.enter_context(ExitStack())
@@ -183,7 +203,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                         MEADOW_THREADS="1",
                         MEADOW_QUEUE="4",
                         MEADOW_MAX_HELD=str(HELD),
-                        MEADOW_EVENTS=str(model / "model.json/no-folder"),
+                        **more,
                     )
                 )
             )
@@ -195,12 +215,16 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             .replace('"127.0.0.1:9093"', json.dumps(address["alertmanager"]))
             .replace('["127.0.0.1:3000"]', json.dumps(targets))
             .replace("scrape_timeout: 5s", f"scrape_timeout: {INTERVAL}")
+            .replace("# authorization", "authorization")
+            .replace("127.0.0.1:9115", receiver.url.removeprefix("http://"))
         )
+        (folder / "api-key").write_text(KEY)
         texts["alertmanager.yml"] = texts["alertmanager.yml"].replace(
             "http://127.0.0.1:9095", receiver.url
         )
         for name, text in texts.items():
-            short = re.sub(r"(for|interval): (15s|1m|5m|15m)\b", rf"\1: {INTERVAL}", text)
+            short = re.sub(r"(for|interval): (15s|1m|5m|15m|1h)\b", rf"\1: {INTERVAL}", text)
+            short = short.replace("[7d]", "[15s]").replace("> 100", "> 10")
             (folder / name).write_text(short)
         for command in (
             ["prometheus", f"--config.file={folder}/prometheus.yml",
@@ -289,6 +313,12 @@ def test_each_alert_arrives(watched: Watched) -> None:
     large = encoded(Image.new("RGB", (3000, 3000), "gold"), "PNG")
     url, receiver = watched.urls[0], watched.receiver
     receiver.wait(STANDING, time.monotonic())
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=watched.urls[1], headers=headers) as client:
+        answered = client.post("/predict", content=GOLD).headers["x-request-id"]
+        label = {"request_id": answered, "label": "gold"}
+        client.post("/feedback", json=label).raise_for_status()
+    receiver.certificate_ends[0] = time.time() + 86400
     with ExitStack() as stack:
         began = time.monotonic()
         posting(stack, url, large, clients=12, pause=0.3)
@@ -298,6 +328,7 @@ def test_each_alert_arrives(watched: Watched) -> None:
         for body in (PLUM, b"hello", bytes(HELD + 1)):
             posting(stack, url, body, clients=1, pause=0.05)
         provoked = {"Faults", "Rejects", "Memory", "Unlike", "Drift"}
+        provoked |= {"Certificate", "LabelsStayAway"}
         took |= receiver.wait({f"Meadow{name}" for name in provoked}, began)
     for stop, name in zip(watched.stop, ("MeadowInstanceDown", "MeadowDown"), strict=True):
         began = time.monotonic()

@@ -23,6 +23,7 @@ def shadow(number: int, sent: str, label: str, **values: Any) -> dict[str, Any]:
         "time": f"2026-11-25T10:00:{number % 60:02}.000+00:00",
         "kind": "shadow",
         "request_id": f"r{number}",
+        "photo": 0,
         "model": "b",
         "label": label,
         "probabilities": [0.75, 0.25],
@@ -73,7 +74,11 @@ def test_which_is_right_is_told_by_feedback_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of photos that have it: mended, broken, McNemar's test; the last word of a person counts."""
-    feedback = [{"kind": "feedback", "request_id": f"r{n}", "label": "moss"} for n in range(28, 40)]
+    feedback = [
+        {"kind": "feedback", "request_id": f"r{n}", "photo": 0, "label": "moss"}
+        for n in range(28, 40)
+    ]
+    feedback.append({**feedback[0], "photo": 1, "label": "gold"})  # of the same batch
     first = {**feedback[2], "label": "gold"}
     source = write(tmp_path / "e", *forty(), first, *feedback)
     agreement.agreement([source], as_json=True)

@@ -66,6 +66,7 @@ class Agreement:
         return [
             {
                 "request_id": event["request_id"],
+                "photo": event["photo"],
                 "time": event["time"],
                 "sent": event["sent"]["label"],
                 "sent_confidence": event["sent"]["confidence"],
