@@ -1,0 +1,117 @@
+"""CPU seconds and peak memory of a probe's head on drawn features: what train and evaluate compute.
+
+Features have the spectrum of EfficientNet-Lite's, heavy tails, and 1,400 numbers, as those of the
+recipe `probe`. Each size is a process of its own. Up to 5,000 photos scikit-learn's logistic
+regression, five folds and five penalties, stands beside it:
+
+    python bench/heads.py [PHOTOSxCLASSES ...]
+"""
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meadow.evaluation import label_issues, metrics
+from meadow.inference import conformal
+from meadow.training import out_of_distribution, probe
+from meadow.training.probe import Examples
+
+SIZES = ["400x2", "4300x5", "50000x10", "50000x100"]
+FEATURES, TEXTURE = 1400, 88
+COVERAGE = 0.95
+PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001)  # scikit-learn's
+BESIDE = 5000  # photos up to which it is run
+BETWEEN = {2: 0.01, 5: 0.01}  # how far the classes are apart: on the first sizes as real ones
+
+
+def draw(photos: int, classes: int) -> Examples:
+    """Draw class means and noise, each with a power law along the axes of one random rotation."""
+    chance = np.random.default_rng(0)
+    axis = np.arange(FEATURES)
+    noise, means = ((axis + knee) ** -1.4 for knee in (4.0, 20.0))
+    turn, _ = np.linalg.qr(chance.standard_normal((FEATURES, FEATURES)))
+    single = turn.astype(np.float32)
+    targets = chance.integers(0, classes, photos)
+    spread = np.sqrt(noise * FEATURES / noise.sum()).astype(np.float32)
+    between = BETWEEN.get(classes, 0.1) * means * FEATURES / means.sum()
+    centres = chance.standard_normal((classes, FEATURES)) * np.sqrt(between)
+    features = np.empty((photos, FEATURES), np.float32)
+    for i in range(0, photos, 4096):
+        block = targets[i : i + 4096]
+        rows = chance.standard_normal((len(block), FEATURES), np.float32) * spread
+        rows /= np.sqrt(chance.chisquare(6, (len(block), 1)) / 6).astype(np.float32)
+        features[i : i + 4096] = (rows + centres[block].astype(np.float32)) @ single
+    return Examples(features, targets, [f"{i:08x}" for i in range(photos)], classes)
+
+
+def ours(examples: Examples) -> NDArray[np.floating]:
+    """Do what train does with features, and evaluate with the cross-validation."""
+    texture = np.random.default_rng(1).standard_normal((len(examples.targets), TEXTURE), np.float32)
+    head = probe.fit(examples)
+    held_out = np.exp(head.held_out, dtype=np.float64)
+    conformal.threshold(held_out, examples.targets, COVERAGE)
+    out_of_distribution.fit(examples.features, texture, examples.groups, COVERAGE)
+    metrics.summary(held_out, examples.targets)
+    label_issues.quality(held_out, examples.targets)
+    label_issues.issues(held_out, examples.targets)
+    return held_out
+
+
+def scikit_learn(examples: Examples) -> NDArray[np.floating]:
+    """Choose the penalty by five folds, and return the best penalty's probabilities out of fold."""
+    from sklearn.linear_model import LogisticRegression  # takes longer than a small head
+
+    warnings.simplefilter("ignore")  # of fits that end at their last iteration
+    y, fold = examples.targets, probe.folds(examples.groups, examples.targets, probe.FOLDS)
+    x = examples.features - examples.features.mean(axis=0)
+    x /= np.sqrt((x**2).mean())
+    tried = []
+    for l2 in PENALTIES:
+        p = np.empty((len(y), examples.classes))
+        for part in range(probe.FOLDS):
+            known, new = fold != part, fold == part
+            model = LogisticRegression(C=1 / (l2 * known.sum()), max_iter=1000)
+            p[new] = model.fit(x[known], y[known]).predict_proba(x[new])
+        tried.append(p)
+    best: NDArray[np.float64] = min(tried, key=lambda p: metrics.log_loss(p, y))
+    return best
+
+
+def measure(learner: Callable[[Examples], NDArray[np.floating]], photos: int, classes: int) -> None:
+    """Print a line of the table."""
+    examples = draw(photos, classes)
+    started, since = time.process_time(), time.perf_counter()
+    p = learner(examples)
+    seconds, elapsed = time.process_time() - started, time.perf_counter() - since
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    accuracy = (p.argmax(axis=1) == examples.targets).mean()
+    print(
+        f"| {photos:,} x {classes:,} | {learner.__name__} | {seconds:.1f} | {elapsed:.1f}"
+        f" | {memory:,.0f} | {accuracy:.4f} | {metrics.log_loss(p, examples.targets):.4f} |",
+        flush=True,
+    )
+
+
+def main(sizes: list[str]) -> None:
+    """Print a table."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    print("| photos x classes | | CPU s | s | peak MB | accuracy | log-loss |")
+    print(f"|---|---|{'--:|' * 5}", flush=True)
+    alone = multiprocessing.get_context("spawn")
+    for size in sizes:
+        photos, classes = map(int, size.split("x"))
+        for learner in (ours, scikit_learn) if photos <= BESIDE else (ours,):
+            child = alone.Process(target=measure, args=(learner, photos, classes))
+            child.start()
+            child.join()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or SIZES)
