@@ -51,7 +51,7 @@ def draw(photos: int, classes: int) -> Examples:
     return Examples(features, targets, [f"{i:08x}" for i in range(photos)], classes)
 
 
-def ours(examples: Examples) -> NDArray[np.floating]:
+def ours(examples: Examples) -> NDArray[np.float64]:
     """Do what train does with features, and evaluate with the cross-validation."""
     texture = np.random.default_rng(1).standard_normal((len(examples.targets), TEXTURE), np.float32)
     head = probe.fit(examples)
@@ -64,7 +64,7 @@ def ours(examples: Examples) -> NDArray[np.floating]:
     return held_out
 
 
-def scikit_learn(examples: Examples) -> NDArray[np.floating]:
+def scikit_learn(examples: Examples) -> NDArray[np.float64]:
     """Choose the penalty by five folds, and return the best penalty's probabilities out of fold."""
     from sklearn.linear_model import LogisticRegression  # takes longer than a small head
 
@@ -84,7 +84,7 @@ def scikit_learn(examples: Examples) -> NDArray[np.floating]:
     return best
 
 
-def measure(learner: Callable[[Examples], NDArray[np.floating]], photos: int, classes: int) -> None:
+def measure(learner: Callable[[Examples], NDArray[np.float64]], photos: int, classes: int) -> None:
     """Print a line of the table."""
     examples = draw(photos, classes)
     started, since = time.process_time(), time.perf_counter()

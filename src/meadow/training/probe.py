@@ -25,7 +25,8 @@ from meadow.training.softmax_regression import Doubles, Singles, TrainingSet, pr
 L2_PATH = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
 WEAKEST = 0.4  # least penalty of the path, times photos: weaker ones win by chance alone
 FOLDS = 5
-NESTED = 4000  # photos from which choosing the penalty flatters the log-loss by 0.0003 or less
+NESTED = 1000  # photos from which choosing flatters the log-loss by a tenth of its standard error
+AHEAD = 0.8  # how far a fit starts along the last step of the path: a third of the passes less
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,13 @@ def _choose(
     """
     n, parts = len(fold), _parts(fold)
     others = [[slice(0, part.start), slice(part.stop, n)] for part in parts]
-    weights = [np.zeros((len(photos.variances) + 1, photos.classes))] * len(parts)
+    weights = before = [np.zeros((len(photos.variances) + 1, photos.classes))] * len(parts)
     losses: dict[float, float] = {}
     for l2 in penalties:
         if losses and l2 * n < WEAKEST:
             break
-        weights = list(run(photos.solve, others, repeat(l2), weights))
+        starts = [new + AHEAD * (new - old) for new, old in zip(weights, before, strict=True)]
+        before, weights = weights, list(run(photos.solve, others, repeat(l2), starts))
         tried = np.concatenate(list(map(photos.logits, parts, weights)))
         log_p = log_softmax(tried)[np.arange(n), photos.targets]
         losses[l2] = -float(log_p.mean(dtype=np.float64))
