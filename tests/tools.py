@@ -66,6 +66,7 @@ TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
     ),
     "etcd": ("apt-get install etcd-server", lambda: shutil.which("etcd")),
     "PostgreSQL": ("apt-get install postgresql", lambda: POSTGRES),
+    "Redis": ("apt-get install redis-server", lambda: shutil.which("redis-server")),
     "shellcheck": ("apt-get install shellcheck", lambda: shutil.which("shellcheck")),
     "nginx": ("apt-get install nginx-light", lambda: NGINX),
     "systemd-analyze": ("apt-get install systemd", lambda: shutil.which("systemd-analyze")),

@@ -35,7 +35,7 @@ def services() -> dict[str, Any]:
 @pytest.mark.slow
 def test_all_of_it_is_on_the_loopback_and_has_no_rights(services: dict[str, Any]) -> None:
     """Each service has a profile, and its image a version."""
-    assert {*services} >= {"service", "minio", "mlflow"}
+    assert {*services} >= {"service", "minio", "mlflow", "airflow-worker"}
     for service in services.values():
         assert service["profiles"]
         assert service["read_only"]

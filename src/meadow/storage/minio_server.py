@@ -173,6 +173,9 @@ def _compose(*arguments: str, **environment: str) -> str:
             "MEADOW_API_KEY",
             "MEADOW_VERSION",
             "MLFLOW_DATABASE_PASSWORD",
+            "AIRFLOW_DATABASE_PASSWORD",
+            "AIRFLOW_JWT_SECRET",
+            "MEADOW_WEBHOOK_TOKEN",
         ),
         "unused",
     )
