@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from clones import runner, toy_clone
 from engine import BASE, docker, engine
 from engine import PATH as ENGINE_PATH
@@ -267,16 +268,29 @@ def bad(project: Project, cluster: Node) -> None:
 
 
 def faults(cluster: Node, load: Load, rate: int) -> None:
-    """Delete a pod and kill a process, under load."""
+    """Delete a pod, and kill the kubelet and a process of a pod, under load."""
     pod = cluster.kubectl("get", "pods", SPACE, STABLE, "--output=name").stdout.split()[0]
     with load.during(25, rate) as figures:
         cluster.kubectl("delete", pod, SPACE, "--wait=false")
     lossless("a deleted pod", figures)
     with load.during(25, rate) as figures:
+        restart_kubelet(cluster)
+    lossless("a killed kubelet", figures)
+    with load.during(25, rate) as figures:
         kill_worker(cluster)
     tell(f"a killed process: failed requests of {figures['requests']}", failed(figures))
     ready = ("rollout", "status", "deployment/meadow", SPACE, "--timeout=60s")
     cluster.kubectl(*ready)
+
+
+def restart_kubelet(cluster: Node) -> None:
+    """Kill the process that runs the node's pods, and start it again after 5 s."""
+    process = cluster.processes["kubelet"]
+    psutil.Process(process.pid).children()[0].kill()  # nsenter waits for it
+    process.wait()
+    time.sleep(5)
+    assert isinstance(process.args, list)
+    cluster.start("kubelet", *process.args[len(cluster.inside) :])
 
 
 def kill_worker(cluster: Node) -> None:
