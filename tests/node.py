@@ -215,12 +215,18 @@ state = "{self.folder}/state"
 
 
 def _groups(name: str) -> list[Path]:
-    """Make the control groups that those of all pods lie in."""
+    """Make the control groups that those of all pods lie in.
+
+    Beside whatever else the machine does pods get the cores that their limits name.
+    """
     top = Path("/sys/fs/cgroup")
     unified = (top / "cgroup.controllers").exists()
     groups = [each / name for each in ([top] if unified else top.iterdir())]
     for group in groups:
         group.mkdir()
+        for weight, most in (("cpu.shares", "262144"), ("cpu.weight", "10000")):
+            if (group / weight).exists():
+                (group / weight).write_text(most)
     return groups
 
 
