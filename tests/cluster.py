@@ -6,18 +6,16 @@ root; it lives in a network namespace and a folder, and both go with it.
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from tools import need
 
-from meadow.serving.parent import end_with_parent
+from meadow.serving.parent import kill_with_parent
 from meadow.storage import go_tools
 
 TOKEN = "of-an-api-server-that-ends-with-the-test"  # noqa: S105
@@ -54,7 +52,7 @@ class Cluster:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 # an API server whose store has ended does not heed SIGTERM
-                preexec_fn=partial(end_with_parent, signal.SIGKILL),
+                preexec_fn=kill_with_parent,
             )
         self.processes[name] = process
         return process

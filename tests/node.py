@@ -2,19 +2,17 @@
 
 import json
 import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import psutil
 from cluster import Cluster
 from tools import need
 
-from meadow.serving.parent import end_with_parent
+from meadow.serving.parent import kill_with_parent
 from meadow.storage import go_tools
 
 ADDRESS, GATEWAY, PODS = "10.77.0.2", "10.77.0.1", "10.88.0.0/16"  # in the namespace alone
@@ -64,7 +62,7 @@ class Node(Cluster):
             ["unshare", "--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child",
              "sh", "-c", command],
             cwd=folder, stdout=subprocess.PIPE,
-            preexec_fn=partial(end_with_parent, signal.SIGKILL),
+            preexec_fn=kill_with_parent,
         )  # fmt: skip
         assert self.first.stdout is not None
         self.first.stdout.readline()

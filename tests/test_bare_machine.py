@@ -24,7 +24,7 @@ from tools import NGINX, need
 from toys import encoded, photo
 
 from meadow.pipeline.ports import free_port
-from meadow.serving.parent import end_with_parent
+from meadow.serving.parent import end_with_parent, kill_with_parent
 
 ROOT = Path(__file__).parents[1]
 UNIT = (ROOT / "deploy/systemd/meadow@.service").read_text()
@@ -89,7 +89,7 @@ def start(folder: Path, port: int) -> "subprocess.Popen[bytes]":
                 sys.executable, ROOT / "tests/sandbox.py",
                 *shlex.split(directive("RestrictAddressFamilies")[0]), "--", *shlex.split(command),
             ],
-            cwd=folder, env=environment, stdout=log, stderr=log, preexec_fn=end_with_parent,
+            cwd=folder, env=environment, stdout=log, stderr=log, preexec_fn=kill_with_parent,
         )  # fmt: skip
     wait = UPDATE[1].replace(":3000", f":{port}")
     done = subprocess.run(["sh", "-c", wait], check=False, capture_output=True)

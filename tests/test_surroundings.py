@@ -152,11 +152,11 @@ for module in pkgutil.walk_packages(meadow.__path__, "meadow."):
     importlib.import_module(module.name)
 from meadow.pipeline import cpu
 from meadow.prepare import prepare
-from meadow.serving import pool, server
+from meadow.serving import parent, pool
 sys.platform = "darwin"
 del ctypes.CDLL, os.setpriority
 pool._give_way()
-server._end_with_parent()
+parent.end_with_parent()
 prepare()
 assert cpu.cores() >= 1
 """

@@ -20,7 +20,7 @@ from engine import BASE, PATH, docker, engine
 from servers import meadow
 
 from meadow.pipeline.ports import answers, free_port
-from meadow.serving.parent import end_with_parent
+from meadow.serving.parent import kill_with_parent
 from meadow.storage import go_tools
 
 FILE = ROOT / "deploy/Dockerfile"
@@ -269,7 +269,7 @@ def test_what_bentoml_containerize_hands_to_docker_serves(packaged: Path, tmp_pa
     process = subprocess.Popen(
         ["bash", "env/docker/entrypoint.sh", "serve", "--host", "127.0.0.1"],
         cwd=image, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        preexec_fn=end_with_parent,
+        preexec_fn=kill_with_parent,
     )  # fmt: skip
     try:
         end = time.monotonic() + 60

@@ -14,7 +14,7 @@ from clones import ROOT, Run, attempt, copied, runner, surroundings
 from servers import BUCKET, Server, meadow, point
 
 from meadow.pipeline.ports import answers, free_port
-from meadow.serving.parent import end_with_parent
+from meadow.serving.parent import kill_with_parent
 
 pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs/operating.md").read_text()
@@ -155,7 +155,7 @@ def test_dvc_and_gto_get_what_is_in_a_stage(clone: Path, run: Run) -> None:
     port = str(free_port())
     command = [*shlex.split(BESIDE[2]), "--port", port]
     with subprocess.Popen(
-        command, cwd=clone, env=surroundings(clone), preexec_fn=end_with_parent
+        command, cwd=clone, env=surroundings(clone), preexec_fn=kill_with_parent
     ) as server:
         try:
             while not answers(f"http://127.0.0.1:{port}/readyz"):

@@ -13,7 +13,7 @@ import psutil
 
 from meadow.errors import MeadowError
 from meadow.pipeline.ports import answers, free_port
-from meadow.serving.parent import end_with_parent
+from meadow.serving.parent import kill_with_parent
 from meadow.serving.settings import without_settings
 
 BENTO = Path("models/bento")
@@ -51,7 +51,8 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=end_with_parent,
+            # BentoML may lose a SIGTERM while it starts a worker; the workers end with its process
+            preexec_fn=kill_with_parent,
         )
         try:
             url = f"http://127.0.0.1:{port}"
