@@ -228,7 +228,7 @@ def main() -> None:
             project.register("v2.2.0")
             project.push("meadow:v1.0.0", "v2.2.0")
         bad(project, cluster)
-        faults(cluster, load, rate)
+        faults(cluster, load, max(1, rate // 2))
         scaling(cluster, load)
     sys.exit(bool(PROBLEMS))
 
@@ -268,7 +268,7 @@ def bad(project: Project, cluster: Node) -> None:
 
 
 def faults(cluster: Node, load: Load, rate: int) -> None:
-    """Delete a pod, and kill the kubelet and a process of a pod, under load."""
+    """Delete a pod, kill the kubelet and a process of a pod, under load that one pod can carry."""
     pod = cluster.kubectl("get", "pods", SPACE, STABLE, "--output=name").stdout.split()[0]
     with load.during(25, rate) as figures:
         cluster.kubectl("delete", pod, SPACE, "--wait=false")

@@ -155,7 +155,7 @@ from meadow.prepare import prepare
 from meadow.serving import parent, pool
 sys.platform = "darwin"
 del ctypes.CDLL, os.setpriority
-pool._give_way()
+pool._give_way(1)
 parent.end_with_parent()
 prepare()
 assert cpu.cores() >= 1
