@@ -57,8 +57,8 @@ class PhotoClassifier:
         reference = Reference.load(MODEL) if (MODEL / FILE).exists() else None  # of an older train
         self.telemetry = Telemetry(SETTINGS, classifier, worker, reference)
         shadow = Classifier.load(SHADOW) if SHADOW else None
-        routes = api.create(classifier, SETTINGS, self.telemetry, shadow)
-        self.app: ASGIApp = Guard(routes, SETTINGS, self.telemetry)
+        self.routes = api.create(classifier, SETTINGS, self.telemetry, shadow)
+        self.app: ASGIApp = Guard(self.routes, SETTINGS, self.telemetry)
         if SETTINGS.cors:
             headers = ["Authorization", "Content-Type", "X-Request-ID"]
             self.app = CORSMiddleware(
@@ -70,3 +70,4 @@ class PhotoClassifier:
     def end(self) -> None:
         """Write what is left of the logs."""
         self.telemetry.close()
+        self.routes.state.answering.close()

@@ -5,7 +5,7 @@ import pytest
 
 from meadow.errors import MeadowError
 from meadow.serving import settings
-from meadow.serving.settings import PREFIX, Settings
+from meadow.serving.settings import PREFIX, Keep, Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +80,27 @@ def test_each_is_documented_with_its_default() -> None:
         defaults[name.upper()] = "" if value in ("", (), None) else f"`{shown}`"
 
     assert rows == defaults
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("unsure", Keep(unsure=True)),
+        ("far, random:0.01", Keep(far=True, random=0.01)),
+        ("unsure,far,random:1", Keep(unsure=True, far=True, random=1)),
+        ("", None),
+    ],
+)
+def test_what_is_kept_is_read_from_a_list(text: str, kept: Keep | None) -> None:
+    """Each kind once, in any order; nothing keeps nothing."""
+    assert Settings.read({"MEADOW_KEEP": text}).keep == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["all", "random", "random:", "random:2", "random:x", "unsure:1", "Far", ",", "random:nan"],
+)
+def test_what_is_no_such_list_stops_the_start(text: str) -> None:
+    """The message has the form."""
+    with pytest.raises(MeadowError, match=r"MEADOW_KEEP=.*unsure,far,random:0\.01"):
+        Settings.read({"MEADOW_KEEP": text})

@@ -19,6 +19,7 @@ from meadow.serving.description import describe
 from meadow.serving.exposition import exposition
 from meadow.serving.feedback import MAX_BODY, Labels
 from meadow.serving.handlers import HANDLERS, refusal
+from meadow.serving.keeping import Keeper
 from meadow.serving.pages import PAGES, page
 from meadow.serving.pool import Classified, Pool, classify
 from meadow.serving.refusals import Error, Refused
@@ -69,6 +70,9 @@ class Answering:
                 settings.max_pixels,
                 telemetry,
             )
+        self.keeper = None
+        if settings.keep:
+            self.keeper = Keeper(settings, classifier.classes, classifier.version[:12], telemetry)
         self.labels = None
         if settings.api_key and settings.events:
             version = classifier.version[:12]
@@ -76,6 +80,11 @@ class Answering:
             self.labels = Pool(lambda body, _: labels.take(body), threads=1, queue=8, niceness=10)
         self.model = schema.Model(name=NAME, version=classifier.version[:12])
         self.described = describe(NAME, classifier, settings)
+
+    def close(self) -> None:
+        """Write what is left to be kept."""
+        if self.keeper:
+            self.keeper.close()
 
     def prediction(
         self,
@@ -88,10 +97,12 @@ class Answering:
         """Count and return what is sent of an answer."""
         answer = classified.answer
         of = {**request.state.ids, "photo": place}
-        self.telemetry.prediction(classified, of, len(photo))
-        request.state.photos.append(classified)
         if self.shadow:
             self.shadow.offer(photo, answer, of)
+        if self.keeper and (kept := self.keeper.offer(photo, answer, of)):
+            of["kept"] = kept
+        self.telemetry.prediction(classified, of, len(photo))
+        request.state.photos.append(classified)
         return schema.Prediction(**answer.to_dict(self.classifier.classes, top_k), model=self.model)
 
 

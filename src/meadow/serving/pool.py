@@ -46,7 +46,7 @@ class Pool(Generic[T]):
         self.work = work
         self.queue = queue
         self.waiting = 0
-        self.executor = ThreadPoolExecutor(threads, initializer=_give_way, initargs=(niceness,))
+        self.executor = ThreadPoolExecutor(threads, initializer=give_way, initargs=(niceness,))
         # One more than there are threads: the next is there when a thread is done.
         self.free = asyncio.Semaphore(threads + 1)
 
@@ -124,6 +124,7 @@ def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float)
     )
 
 
-def _give_way(niceness: int) -> None:
+def give_way(niceness: int) -> None:
+    """Have the thread that calls it yield to others, where the system can do that."""
     if niceness and sys.platform == "linux":  # elsewhere it is the whole process's
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

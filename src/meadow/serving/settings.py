@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from meadow.errors import MeadowError, did_you_mean
 from meadow.pipeline.cpu import cores
@@ -14,6 +14,32 @@ from meadow.pipeline.image import MAX_PIXELS
 PREFIX = "MEADOW_"
 CORES_OF_A_WORKER = 4  # of more, Python's lock would let a process use but a part (docs/serving.md)
 OTHERS = {"MEADOW_CACHE", "MEADOW_CACHE_LIMIT"}  # read by other parts of Meadow
+
+
+class Keep(BaseModel):
+    """Which photos are kept: those that the model is unsure of or far from, and a share of all."""
+
+    model_config = ConfigDict(frozen=True)
+
+    unsure: bool = False
+    far: bool = False
+    random: float = Field(0, ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        """Take `unsure,far,random:0.01`, or a part of it."""
+        if not isinstance(value, str):
+            return value
+        chosen: dict[str, object] = {}
+        for part in filter(None, map(str.strip, value.split(","))):
+            name, colon, share = part.partition(":")
+            if name not in cls.model_fields or bool(colon) != (name == "random"):
+                raise ValueError(f"{part!r} is none of unsure, far and random:SHARE")
+            chosen[name] = share if colon else True
+        if not chosen:
+            raise ValueError("nothing is named")
+        return chosen
 
 
 class Settings(BaseModel):
@@ -36,6 +62,10 @@ class Settings(BaseModel):
     events: Path | None = Field(None, description="file of prediction events; none")
     events_size: int = Field(10 * 2**20, ge=1024, description="bytes of one such file; 5 are kept")
     shadow: Path | None = Field(None, description="folder of a second model; none")
+    keep: Keep | None = Field(None, description="photos that are kept: unsure,far,random:0.01")
+    keep_dir: Path | None = Field(None, description="folder of the photos that are kept")
+    keep_max: int = Field(2**30, ge=2**20, description="bytes of this folder; the oldest go first")
+    keep_days: float = Field(30, gt=0, le=3650, description="days after which a photo goes")
     drain: Path | None = Field(None, description="while this file exists, answers end connections")
 
     @field_validator("cors", mode="before")
@@ -44,6 +74,11 @@ class Settings(BaseModel):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return value or None
 
     @field_validator("cors")
     @classmethod

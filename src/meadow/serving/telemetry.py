@@ -33,6 +33,7 @@ PAUSE = 0.1  # seconds between two looks at them
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 SAMPLES = ("all", "random")  # of the answers that got a label: all, those drawn by chance
+WHY = ("unsure", "far", "random")  # a photo is kept
 DISTANCES = tuple(tenth / 10 for tenth in range(1, 21))
 Ids = Mapping[str, Any]  # request_id; trace_id where the client sent one; place of a photo
 
@@ -84,6 +85,9 @@ class Telemetry:
             gauges = {name: drift.labels(name) for name in SIGNALS}
             self.drift = DriftWindow(reference, lambda name, value: gauges[name].set(value))
         self.spans = Spans.asked_for(classifier.version[:12])
+        kept = Counter("meadow_kept_photos", "Photos that were kept", ["why"])
+        self.kept = {why: kept.labels(why) for why in WHY}
+        self.not_kept = Counter("meadow_keep_dropped", "Photos that were to be kept, and are not")
         self.labelled = Gauge(
             "meadow_labelled_photos", "Answers in the events whose label came back", ["sample"],
             multiprocess_mode="mostrecent",
