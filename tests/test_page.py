@@ -389,3 +389,15 @@ def test_anybody_can_read_the_docs(
 def test_the_markup_is_valid(browser: Browser, name: str) -> None:
     """By the standard, and by its rules for accessible names and roles."""
     assert invalid(STATIC / name) == []
+
+
+def test_it_says_whether_photos_are_kept(
+    browser: Browser, two: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """And for how long."""
+    with browser.visit(two) as page:
+        expect(page.locator("#kept")).to_have_text("It is not kept.")
+    settings = {"MEADOW_KEEP": "far", "MEADOW_KEEP_DIR": str(tmp_path), "MEADOW_KEEP_DAYS": "7"}
+    with served(models["two"], **settings) as url, browser.visit(url) as page:
+        expect(page.locator("#kept")).to_contain_text("Some are kept for people to label")
+        expect(page.locator("#kept")).to_contain_text("for up to 7 days.")

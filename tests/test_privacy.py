@@ -22,6 +22,10 @@ KEPT_OF_A_PHOTO = {
     "time", "request_id", "photo", "model", "label", "probabilities", "set_size", "in_distribution",
     "distance", "brightness", "contrast", "sharpness", "warmth", "bytes",
 }  # fmt: skip
+KEPT_BESIDE_A_PHOTO = {
+    "time", "request_id", "photo", "model", "label", "probabilities", "prediction_set",
+    "in_distribution", "kept",
+}  # fmt: skip
 KEPT_OF_A_REQUEST = {"time", "request_id", "method", "route", "status", "ms", "bytes", "reason"}
 
 
@@ -46,11 +50,14 @@ def raw(url: str, text: str) -> None:
 def test_nothing_names_a_client_and_nobody_can_forge_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No file name, header, address, query or EXIF reaches a log, an event or a metric."""
+    """No file name, header, address, query or EXIF reaches a log, event, metric or kept photo."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the server's log lies
     model = colour_classifier(tmp_path / "model", ["gold", "moss"])
     events = tmp_path / "events.jsonl"
-    settings = {"MEADOW_MODEL": str(model), "MEADOW_EVENTS": str(events), "MEADOW_API_KEY": SECRET}
+    settings = {
+        "MEADOW_MODEL": str(model), "MEADOW_EVENTS": str(events), "MEADOW_API_KEY": SECRET,
+        "MEADOW_KEEP": "random:1", "MEADOW_KEEP_DIR": str(tmp_path / "kept"),
+    }  # fmt: skip
     photo, requests = photo_of_a_client(), 0
     headers = {
         "Authorization": f"Bearer {SECRET}",
@@ -70,6 +77,9 @@ def test_nothing_names_a_client_and_nobody_can_forge_a_line(
                 requests += 2
             for path in (f"/{SECRET}", "/a%0a%7B", f"/predict?top_k={SECRET}%0d%0a%7B"):
                 client.post(path, content=photo)
+                requests += 1
+            for label in (SECRET, f"gold\n{FORGED}"):
+                client.post("/feedback", json={"request_id": "a", "label": label})
                 requests += 1
             metrics = client.get("/metrics").text
         for head in (
@@ -91,8 +101,22 @@ def test_nothing_names_a_client_and_nobody_can_forge_a_line(
         assert "127.0.0.1" not in text.replace(url, "")
         assert "\x1b[2J" not in text
     assert len(written(texts[1])) == 3
-    for text, kept in zip(texts, (KEPT_OF_A_REQUEST, KEPT_OF_A_PHOTO), strict=True):
+    for text, kept in zip(texts, (KEPT_OF_A_REQUEST, KEPT_OF_A_PHOTO | {"kept"}), strict=True):
         assert {key for line in written(text) for key in line} == kept
+    files = [file for file in (tmp_path / "kept").iterdir()]
+    assert len(files) == 6  # three photos, and what is beside them
+    for file in files:
+        assert SECRET.encode() not in file.read_bytes()
+        assert "forged" not in file.name
+        if file.suffix == ".json":
+            assert json.loads(file.read_text()).keys() == KEPT_BESIDE_A_PHOTO
+        else:
+            assert set(Image.open(file).info) <= {
+                "jfif",
+                "jfif_version",
+                "jfif_unit",
+                "jfif_density",
+            }
 
 
 def written(text: str) -> list[dict[str, Any]]:
