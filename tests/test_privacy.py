@@ -103,7 +103,7 @@ def test_nothing_names_a_client_and_nobody_can_forge_a_line(
     assert len(written(texts[1])) == 3
     for text, kept in zip(texts, (KEPT_OF_A_REQUEST, KEPT_OF_A_PHOTO | {"kept"}), strict=True):
         assert {key for line in written(text) for key in line} == kept
-    files = [file for file in (tmp_path / "kept").iterdir()]
+    files = list((tmp_path / "kept").iterdir())
     assert len(files) == 6  # three photos, and what is beside them
     for file in files:
         assert SECRET.encode() not in file.read_bytes()
@@ -111,12 +111,7 @@ def test_nothing_names_a_client_and_nobody_can_forge_a_line(
         if file.suffix == ".json":
             assert json.loads(file.read_text()).keys() == KEPT_BESIDE_A_PHOTO
         else:
-            assert set(Image.open(file).info) <= {
-                "jfif",
-                "jfif_version",
-                "jfif_unit",
-                "jfif_density",
-            }
+            assert {name[:4] for name in Image.open(file).info} <= {"jfif"}
 
 
 def written(text: str) -> list[dict[str, Any]]:

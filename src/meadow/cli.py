@@ -1,6 +1,7 @@
 """The command `meadow`: photos, weights, experiments, the remote. DVC runs the stages."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir, nullcontext
@@ -15,6 +16,7 @@ from meadow.experiments import recipes
 from meadow.storage import dvc_git
 
 Command = Callable[[argparse.Namespace], None]
+KEPT = "folder of kept photos; else MEADOW_KEEP_DIR"
 CHANGED = 3  # exit status of `meadow drift`; 1 and 2 are errors
 
 
@@ -69,6 +71,15 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     )
     command.add_argument("--encoding", metavar="NAME", help="of names in a zip, such as cp932")
     command.add_argument("--add", action="store_true", help="to the set that is there")
+    command = data("inbox", _data_inbox, "label the photos that the service kept, on a page")
+    command.set_defaults(anywhere=True)
+    command.add_argument("folder", nargs="?", type=path, metavar="DIR", help=KEPT)
+    command.add_argument("--port", type=int, help="on the loopback; else a free one")
+    command = data("forget", _data_forget, "remove what the service kept of a request")
+    command.set_defaults(anywhere=True)
+    command.add_argument("id", metavar="ID", help="header X-Request-ID of the answer")
+    command.add_argument("--dir", type=path, metavar="DIR", help=KEPT)
+    command.add_argument("--events", type=path, metavar="FILE", help="else MEADOW_EVENTS")
     report = _call("reporting.dataset_report:data_report", "html")
     command = data("report", report, "a page about the set: what is in it, and what is odd")
     command.add_argument("--html", type=path, default="data-report.html", metavar="FILE")
@@ -244,6 +255,21 @@ def _data_import(chosen: argparse.Namespace) -> None:
     options = {name: getattr(chosen, name) for name in names}
     make = partial(importing.import_set, chosen.source, **options)
     _track_set(make, replace=not chosen.add)
+
+
+def _data_inbox(chosen: argparse.Namespace) -> None:
+    from meadow.commands import inbox  # with Starlette: 0.2 s
+
+    folder = chosen.folder or os.environ.get("MEADOW_KEEP_DIR")
+    if not folder:
+        raise MeadowError("no folder is named: write `meadow data inbox DIR`.")
+    inbox.inbox(Path(folder), chosen.port)
+
+
+def _data_forget(chosen: argparse.Namespace) -> None:
+    from meadow.commands import forgetting
+
+    forgetting.forget(chosen.id, chosen.dir, chosen.events)
 
 
 def _track_set(make: Callable[[Path], None], *, replace: bool = True) -> None:

@@ -92,7 +92,7 @@ def labels(folder: Path) -> dict[str, str]:
         raise MeadowError(
             f"{folder / LABELS} has not the columns {', '.join(HEADER)}. Mend it, or move it away."
         )
-    return dict(map(tuple, rows[1:]))
+    return {row[0]: row[1] for row in rows[1:]}
 
 
 def write(folder: Path, decided: Mapping[str, str]) -> None:

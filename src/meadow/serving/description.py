@@ -14,6 +14,7 @@ PACKAGES = ("bentoml", "numpy", "onnxruntime", "pillow")
 
 def describe(name: str, classifier: Classifier, settings: Settings) -> schema.Described:
     """Describe a model: its classes, the limits of a photo, its figures on the test photos."""
+    keep = settings.keep
     kept = ("classes", "preprocessing", "sha256")
     project = settings.model.resolve().parent.parent
     return schema.Described(
@@ -32,5 +33,6 @@ def describe(name: str, classifier: Classifier, settings: Settings) -> schema.De
         ),
         about={key: value for key, value in classifier.about.items() if key not in kept},
         metrics=provenance.read(project, provenance.FIGURES, classifier.version),
+        kept=keep and {**keep.model_dump(), "days": settings.keep_days},
         versions={package: version(package) for package in PACKAGES},
     )

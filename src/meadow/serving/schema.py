@@ -114,6 +114,9 @@ class Described(BaseModel):
         description="on the test photos; null where they are not known of this very model"
     )
     versions: dict[str, str] = Field(description="of the packages that compute an answer")
+    kept: dict[str, Any] | None = Field(
+        description="which photos are kept, and for how many days; null where none is"
+    )
 
 
 class Feedback(BaseModel):

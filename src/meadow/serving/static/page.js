@@ -420,9 +420,12 @@ async function about() {
   const response = await fetch("model", { headers: key ? { Authorization: `Bearer ${key}` } : {} });
   if (response.status === 401) askForKey();
   if (!response.ok) return;
-  const { classes, input, metrics, version } = await response.json();
+  const { classes, input, kept, metrics, version } = await response.json();
   limits = input;
   $("choose").accept = input.media_types.join();
+  $("kept").textContent = kept
+    ? `Some are kept for people to label, without name and place, for up to ${plural(kept.days, "day")}.`
+    : "It is not kept.";
   $("formats").textContent = `${list(input.formats)}.`;
   if (classes.length <= 4) {
     const question = `${list(classes)}?`;
