@@ -424,3 +424,58 @@ def test_a_killed_run_is_not_taken_for_a_whole_one(toy_set: Path) -> None:
 
     assert not part.exists()
     assert len(manifest.load().photos("train").pixels) == figures()["train"]
+
+
+def chosen(raw: Path, name: str, data: bytes) -> None:
+    """Add a photo of gold that was chosen by the model's answer."""
+    path = raw / "gold/train-only" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_photos_chosen_by_the_model_are_in_no_test_and_move_no_other(toy_set: Path) -> None:
+    """Neither those that look like none nor those that look like old ones."""
+    prepare()
+    before = {row.path: (row.split, row.group) for row in manifest.load().rows}
+    for i in range(40):
+        chosen(toy_set, f"{i}.jpg", encoded(photo(2000 + i), quality=92))
+    old = {split: manifest.load().split(split)[0] for split in ("train", "val", "test")}
+    for split, row in old.items():
+        image = Image.open(toy_set / row.path)
+        data = encoded(ImageEnhance.Brightness(image).enhance(1.05), quality=80)
+        if row.label == "gold":
+            chosen(toy_set, f"like-{split}.jpg", data)
+    prepare()
+    rows = {row.path: row for row in manifest.load().rows}
+    new = {path: row.split for path, row in rows.items() if "train-only" in path}
+
+    assert {path: (rows[path].split, rows[path].group) for path in before} == before
+    assert set(new.values()) == {"train"}
+    assert len(new) == 40 + ("gold/train-only/like-train.jpg" in new)
+    alike = {f"gold/train-only/like-{s}.jpg" for s in ("val", "test") if old[s].label == "gold"}
+    assert alike
+    assert {path for path, reason in left_out().items() if reason == "train_only"} == alike
+    assert figures()["left_out"] == {"total": len(alike), "train_only": len(alike)}
+
+
+def test_a_class_needs_photos_that_may_be_tested(toy_set: Path) -> None:
+    """Those that the model chose do not count."""
+    for i in range(40):
+        chosen(toy_set, f"{i}.jpg", encoded(photo(2000 + i), quality=92))
+    for path in sorted((toy_set / "gold").glob("*.jpg"))[2:]:
+        path.unlink()
+    with pytest.raises(MeadowError, match="class 'gold' has 2 usable photos"):
+        prepare()
+
+
+def test_a_copy_of_an_old_photo_does_not_take_its_place(toy_set: Path) -> None:
+    """Though its path comes first."""
+    prepare()
+    before = {row.path: row.split for row in manifest.load().rows}
+    path = sorted(path for path in before if path.startswith("moss"))[-1]
+    (toy_set / "moss/a/train-only").mkdir(parents=True)
+    (toy_set / "moss/a/train-only/a.jpg").write_bytes((toy_set / path).read_bytes())
+    prepare()
+
+    assert {row.path: row.split for row in manifest.load().rows} == before
+    assert left_out() == {"moss/a/train-only/a.jpg": "copy"}

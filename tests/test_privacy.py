@@ -111,7 +111,8 @@ def test_nothing_names_a_client_and_nobody_can_forge_a_line(
         if file.suffix == ".json":
             assert json.loads(file.read_text()).keys() == KEPT_BESIDE_A_PHOTO
         else:
-            assert {name[:4] for name in Image.open(file).info} <= {"jfif"}
+            with Image.open(file) as image:
+                assert {name[:4] for name in image.info} <= {"jfif"}
 
 
 def written(text: str) -> list[dict[str, Any]]:

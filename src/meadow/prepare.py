@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from meadow import params
+from meadow.curation.inspection import BadPhoto
 from meadow.curation.survey import Survey, survey
 from meadow.errors import MeadowError, run
 from meadow.pipeline import atomic, manifest, splits
@@ -32,18 +33,19 @@ def prepare() -> None:
         photo_set.report_bad_photos(fail=p.on_bad_photo == "fail")
         photo_set.report_two_labels(fail=p.on_two_labels == "fail")
         photo_set.refuse_small_classes()
-        rows = split_rows(photo_set, p)
+        places = split_rows(photo_set, p)
         for name in ("train", "val"):
-            kept = zip(photo_set.originals, rows, strict=True)
-            spool.pack([i for i, row in kept if row.split == name], out / f"{name}.npy")
+            kept = zip(photo_set.originals, places, strict=True)
+            spool.pack([i for i, row in kept if row and row.split == name], out / f"{name}.npy")
+        alike, rows = photos_alike(photo_set, places), [row for row in places if row]
         classes = sorted({row.label for row in rows})
         manifest.write_manifest(out, classes, Preprocessing(p.size, p.resize), rows)
         left_out = (
             {"path": photo.file.path, "reason": photo.reason, "detail": photo.detail}
-            for photo in photo_set.left_out
+            for photo in [*photo_set.left_out, *alike]
         )
         manifest.write_csv(out / "left_out.csv", ["path", "reason", "detail"], left_out)
-    metrics = figures(photo_set, rows)
+    metrics = figures(photo_set, rows, alike)
     atomic.write_json(METRICS, metrics)
     parts = ", ".join(f"{metrics[name]} {name}" for name in splits.SPLITS)
     print(
@@ -52,17 +54,24 @@ def prepare() -> None:
     )
 
 
-def split_rows(photo_set: Survey, p: params.Prepare) -> list[Row]:
-    """Return the manifest's rows: the kept photos, each in its split."""
+def split_rows(photo_set: Survey, p: params.Prepare) -> list[Row | None]:
+    """Return the manifest's rows: the kept photos, each in its split.
+
+    None stands for a photo that is for training alone and looks like one of val or test.
+    """
     photos = [photo_set.photos[i] for i in photo_set.originals]
-    labels = [photo.file.label for photo in photos]
     groups = [photo_set.groups[i] for i in photo_set.originals]
-    split = splits.assign(labels, groups, val=p.val, test=p.test, seed=p.seed)
+    both = [pair for pair in zip(photos, groups, strict=True) if not pair[0].file.train_only]
+    labels, keys = [photo.file.label for photo, _ in both], [group for _, group in both]
+    drawn = splits.assign(labels, keys, val=p.val, test=p.test, seed=p.seed)
+    split: dict[str, splits.Split] = dict(zip(keys, drawn, strict=True))
     return [
-        Row(
+        None
+        if photo.file.train_only and split.get(group, "train") != "train"
+        else Row(
             path=photo.file.path,
             label=photo.file.label,
-            split=part,
+            split=split.get(group, "train"),
             group=group,
             sha256=photo.sha256,
             pixels_sha256=photo.pixels_sha256,
@@ -70,15 +79,24 @@ def split_rows(photo_set: Survey, p: params.Prepare) -> list[Row]:
             height=photo.height,
             size=photo.size,
         )
-        for photo, group, part in zip(photos, groups, split, strict=True)
+        for photo, group in zip(photos, groups, strict=True)
     ]
 
 
-def figures(photo_set: Survey, rows: Sequence[Row]) -> dict[str, Any]:
+def photos_alike(photo_set: Survey, rows: Sequence[Row | None]) -> list[BadPhoto]:
+    """Return the photos that `split_rows` leaves out, and why."""
+    return [
+        BadPhoto(photo_set.photos[i].file, "train_only", "looks like a photo of val or test")
+        for i, row in zip(photo_set.originals, rows, strict=True)
+        if not row
+    ]
+
+
+def figures(photo_set: Survey, rows: Sequence[Row], alike: Sequence[BadPhoto]) -> dict[str, Any]:
     """Return what goes to metrics/prepare.json."""
     per_class = Counter(row.label for row in rows)
     per_split = Counter(row.split for row in rows)
-    reasons = Counter(photo.reason for photo in photo_set.left_out)
+    reasons = Counter(photo.reason for photo in [*photo_set.left_out, *alike])
     sizes = Counter(row.group for row in rows)
     return {
         "found": len(photo_set.files),

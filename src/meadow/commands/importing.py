@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from meadow.commands import adding, label_file, layouts, sources
+from meadow.commands import adding, inbox_folder, label_file, layouts, sources
 from meadow.commands.sources import Entry
 from meadow.curation import discovery, names
 from meadow.errors import MeadowError
@@ -145,8 +145,9 @@ def _arranged(
         )
     if columns and not labels:
         raise MeadowError("--columns are those of a table. Give the table too: `--labels FILE`.")
-    if labels:
-        return label_file.labelled(source, entries, labels, columns)
+    if labels := labels or inbox_folder.labels_of(source, entries):
+        labelled, without = label_file.labelled(source, entries, labels, columns)
+        return inbox_folder.placed(source, entries, labelled), without
     entries, beside = layouts.unwrapped(entries, classes)
     if merge_splits:
         if not discovery.are_splits({entry.parts[0] for entry in entries}):

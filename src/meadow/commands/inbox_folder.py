@@ -8,11 +8,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from meadow.commands.sources import Entry
+from meadow.curation import discovery
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic
 
@@ -84,15 +86,55 @@ def labels(folder: Path) -> dict[str, str]:
 
     """
     try:
-        text = (folder / LABELS).read_text("utf-8-sig")
+        text = (folder / LABELS).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         return {}
+    except UnicodeDecodeError:
+        text = ""
     rows = list(csv.reader(io.StringIO(text, newline="")))
     if rows[:1] != [HEADER] or any(len(row) != len(HEADER) for row in rows):
         raise MeadowError(
             f"{folder / LABELS} has not the columns {', '.join(HEADER)}. Mend it, or move it away."
         )
     return {row[0]: row[1] for row in rows[1:]}
+
+
+def labels_of(source: Path, entries: Sequence[Entry]) -> Path | None:
+    """Return the labels of an inbox, where a source is one."""
+    names = {entry.path for entry in entries}
+    beside = any(NAME.fullmatch(name) and f"{Path(name).stem}.json" in names for name in names)
+    return source / LABELS if LABELS in names and beside else None
+
+
+def placed(source: Path, entries: Sequence[Entry], labelled: Sequence[Entry]) -> list[Entry]:
+    """Lay labelled photos that were not drawn by chance where they are trained on alone.
+
+    Args:
+        source: for the messages.
+        entries: all that is in it.
+        labelled: photos of it, each below its label.
+
+    Raises:
+        MeadowError: what is beside a photo cannot be read.
+
+    """
+    abouts = {entry.parts: entry for entry in entries}
+    photos = []
+    for photo in labelled:
+        label, *folders, name = photo.parts
+        about = abouts.get((*folders, f"{Path(name).stem}.json")) if NAME.fullmatch(name) else None
+        if about:
+            try:
+                kept = json.loads(b"".join(about.chunks(source)))["kept"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise MeadowError(
+                    f"{source}: {about.path!r} is not what the service writes: {error}. Remove it"
+                    " and its photo."
+                ) from None
+            if "random" not in kept:
+                photo = Entry((label, discovery.TRAIN_ONLY, *folders, name), photo.open)
+        photos.append(photo)
+    return photos
 
 
 def write(folder: Path, decided: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from meadow.errors import MeadowError
 from meadow.pipeline.formats import SUFFIXES
 
 MAX_CLASSES = 1000
+TRAIN_ONLY = "train-only"  # folder in that of a class: see `PhotoFile.train_only`
 ANNOTATED = {"images", "labels", "annotations", "masks"}  # folders of sets that show where
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in a DVC cache
 SPLIT = re.compile(  # train, valid, training_set, seg_test, ...
@@ -29,6 +30,14 @@ class PhotoFile:
 
     path: str
     label: str
+
+    @property
+    def train_only(self) -> bool:
+        """Whether it was chosen by the model's answer, as one that it is unsure of.
+
+        Figures on such photos say nothing of others, so it is in no split but train.
+        """
+        return TRAIN_ONLY in self.path.split("/")[1:-1]
 
 
 def find(folder: Path) -> list[PhotoFile]:

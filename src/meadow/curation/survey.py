@@ -34,7 +34,8 @@ class Survey:
         dropped: those that data/overrides.csv drops.
         relabelled: how many it gives another label.
         photos: those that can be decoded, byte copies included, by path.
-        groups: key of each photo's group of copies and near-duplicates, its smallest SHA-256.
+        groups: key of each photo's group of copies and near-duplicates, its smallest SHA-256
+            (of one that is not for training alone, where there is any).
         bad: what cannot be decoded, or is too small.
         ambiguous: keys of the groups that are left out, as they have two labels.
 
@@ -51,12 +52,15 @@ class Survey:
 
     @cached_property
     def originals(self) -> list[int]:
-        """Places of the photos that prepare keeps: of byte-identical ones the first."""
+        """Places of the photos that prepare keeps.
+
+        Of byte-identical ones the first, or the first that is not for training alone.
+        """
         first: dict[str, int] = {}
-        for i, (photo, group) in enumerate(zip(self.photos, self.groups, strict=True)):
-            if group not in self.ambiguous:
-                first.setdefault(photo.sha256, i)
-        return list(first.values())
+        for i in sorted(range(len(self.photos)), key=lambda i: self.photos[i].file.train_only):
+            if self.groups[i] not in self.ambiguous:
+                first.setdefault(self.photos[i].sha256, i)
+        return sorted(first.values())
 
     @property
     def left_out(self) -> list[BadPhoto]:
@@ -113,9 +117,10 @@ class Survey:
         """What is wrong with each class that has fewer groups of photos than there are splits."""
         photos, groups = Counter[str](), defaultdict[str, set[str]](set)
         for i in self.originals:
-            label = self.photos[i].file.label
-            photos[label] += 1
-            groups[label].add(self.groups[i])
+            file = self.photos[i].file
+            if not file.train_only:
+                photos[file.label] += 1
+                groups[file.label].add(self.groups[i])
         return [
             f"class {label!r} has {photos[label]} usable photos"
             + (f", of which only {different} differ" if different < photos[label] else "")
@@ -196,10 +201,12 @@ def _groups(photos: Sequence[GoodPhoto], workers: int) -> list[str]:
     fingerprints = np.stack([photo.fingerprint for photo in photos])
     pairs = near_duplicates.near_duplicates(fingerprints, workers)
     numbers = near_duplicates.duplicate_groups(len(photos), pairs)
-    smallest: dict[int, str] = {}
+    # One for training alone gives a group its key only where there is no other: it moves no photo.
+    smallest: dict[int, tuple[bool, str]] = {}
     for photo, number in zip(photos, numbers, strict=True):
-        smallest[number] = min(photo.sha256, smallest.get(number, photo.sha256))
-    return [smallest[number] for number in numbers]
+        key = photo.file.train_only, photo.sha256
+        smallest[number] = min(key, smallest.get(number, key))
+    return [smallest[number][1] for number in numbers]
 
 
 def _other(photo: GoodPhoto, group: Sequence[GoodPhoto]) -> PhotoFile:

@@ -36,7 +36,7 @@ class Row:
         path: relative to the set's folder.
         label: class name.
         split: train, val or test.
-        group: smallest SHA-256 of the photo's group of near-duplicates.
+        group: smallest SHA-256 of the photo's group of near-duplicates; see `Survey.groups`.
         sha256: of the file.
         pixels_sha256: of the network's input, the key of its frozen features; column `pixels`.
         width, height: as decoded, pixels.
