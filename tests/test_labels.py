@@ -1,5 +1,7 @@
 """Labels that come back to a running service, and what becomes of them."""
 
+import csv
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -10,13 +12,17 @@ from typing import Any
 import httpx
 import pytest
 from browser import Browser, invalid, violations
+from clones import copied, runner
 from toys import TINTS, colour_classifier, encoded, photo
 
 from meadow import cli
+from meadow.commands.inbox import Inbox
 from meadow.serving import server
 
 pytestmark = pytest.mark.slow
 KEY = "a-key"
+PAGE = (Path(__file__).parents[1] / "docs/feedback.md").read_text("utf-8")
+PRINTED = "5f0c9d3e8a1b2c47"  # there, a request id
 GOLD, MOSS = (encoded(photo(i, tint)) for i, tint in enumerate(TINTS[:2]))
 
 
@@ -132,3 +138,49 @@ def labelled(client: httpx.Client, given: dict[str, Any]) -> None:
         time.sleep(0.2)
         response = client.post("/feedback", json=given)
     assert response.status_code == 200, response.text
+
+
+def commands(section: str) -> str:
+    """Return the commands of a section of docs/feedback.md."""
+    (text,) = re.findall(rf"^## {section}\n.*?```sh\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+    return str(text)
+
+
+def test_the_whole_loop_goes_as_the_page_says(first_run: Path, tmp_path: Path) -> None:
+    """Answered, labelled, kept, brought into the set, prepared, forgotten."""
+    project = copied(first_run, tmp_path / "project")
+    run = runner(project)
+    words = commands("Photos").replace("$PWD", str(project))
+    settings = dict(re.findall(r"(MEADOW_\w+)=(\S+)", words))
+    key = settings["MEADOW_API_KEY"]
+    settings["MEADOW_KEEP"] = settings["MEADOW_KEEP"].replace("0.01", "0.5")  # of few photos
+    settings["MEADOW_MODEL"] = str(project / "models/classifier")
+    with (
+        server.serving("meadow.service:PhotoClassifier", **settings) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client,
+    ):
+        photos = [encoded(photo(3000 + i, TINTS[i % 2])) for i in range(60)]
+        answers = [client.post("/predict", content=data) for data in photos]
+        ids = [answer.headers["x-request-id"] for answer in answers]
+        words = commands("Labels").replace(PRINTED, ids[0]).replace("dandelion", "gold")
+        time.sleep(0.3)  # in which the line of the last answer is written
+        said = run("bash", "-c", words.replace("http://localhost:3000", url), **settings)
+        assert json.loads(said)["label"] == "gold"
+
+    inbox = Inbox(project / "kept")  # the tests of the page press its keys
+    for kept in inbox.photos.values():
+        number = ids.index(kept.about["request_id"])
+        inbox.decide(kept.name, ["gold", "moss"][number % 2] if number % 10 else "")
+    run("bash", "-ec", commands("Into the set").replace("dvc repro", "dvc repro -q prepare"))
+    with (project / "data/prepared/manifest.csv").open(encoding="utf-8", newline="") as file:
+        split = {Path(row["path"]).name: row["split"] for row in csv.DictReader(file)}
+    places: dict[object, set[object]] = {True: set(), False: set(), "dropped": set()}
+    for kept in inbox.photos.values():
+        places[kept.random if inbox.labels[kept.name] else "dropped"].add(split.get(kept.name))
+    assert places == {True: {"train", "val", "test"}, False: {"train"}, "dropped": {None}}
+
+    name = next(iter(inbox.photos.values())).about["request_id"]
+    said = run("bash", "-c", commands("Forgetting").replace(PRINTED, name))
+    assert f"{name}: 1 photos and" in said
+    assert name not in (project / "events.jsonl").read_text("utf-8")
+    assert not list((project / "kept").glob(f"{name}*"))
