@@ -53,6 +53,9 @@ coverage: $(VENV)/installed  ## the whole test suite, and the branches of src th
 corpus: $(VENV)/installed  ## 10,000 mutated photos, Schemathesis, slow and half requests
 	CORPUS=5 pytest tests/test_service_faults.py
 
+alerts: $(VENV)/installed  ## each alert within 60 s of its cause, at intervals of 15 s as committed
+	INTERVAL=15 pytest -s tests/test_monitoring.py -k arrives
+
 SECONDS ?= 1800
 soak: $(VENV)/installed  ## half an hour at 70 % of the load: fails if memory or open files grow
 	python bench/service.py soak $(SECONDS)
@@ -73,4 +76,4 @@ lock:  ## pin all that requirements/*.txt bring along; versions stay where they 
 clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
 
-.PHONY: help install demo repro serve minio minio-stop share verify image env test test-cluster coverage corpus soak lint check lock clean
+.PHONY: help install demo repro serve minio minio-stop share verify image env test test-cluster coverage corpus alerts soak lint check lock clean

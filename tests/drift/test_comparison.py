@@ -75,6 +75,34 @@ def test_in_ordinary_days_an_alarm_is_as_rare_as_promised() -> None:
     assert alarms <= 6  # 2 are expected; 7 or more have a chance of 0.4 %
 
 
+def test_smaller_files_of_the_same_photos_are_told_and_are_no_alarm() -> None:
+    """By their own test alone: the joint test does not see them."""
+    random = np.random.default_rng(5)
+    signals, actual = photos(400, random)
+    signals[:, SIGNALS.index("bytes")] /= 4
+    findings = compared((signals, actual), known=reference())
+
+    assert findings["bytes"].changed
+    assert not any(finding.alarm for finding in findings.values())
+
+
+def test_an_alarm_does_not_depend_on_the_hours_of_the_photos() -> None:
+    """The same photos from dawn to dusk, or mixed: only since when it is may differ."""
+    known, random = reference(), np.random.default_rng(6)
+    signals, actual = photos(400, random)
+    signals[:, BRIGHTNESS] *= 0.8
+    risen = np.argsort(signals[:, BRIGHTNESS])
+    both = [
+        compared((signals[order], actual[order]), known=known) for order in (np.arange(400), risen)
+    ]
+
+    assert {name: found.alarm for name, found in both[0].items()} == {
+        name: found.alarm for name, found in both[1].items()
+    }
+    for name in (*SIGNALS, "predicted"):
+        assert both[0][name].p == both[1][name].p
+
+
 def test_a_change_is_found_named_and_dated() -> None:
     """Darker photos from the 500th of 1,000 on: the signal, by how much, and when."""
     known, random = reference(), np.random.default_rng(3)

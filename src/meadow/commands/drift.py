@@ -29,9 +29,9 @@ WHAT = {
     "contrast": "contrast",
     "sharpness": "sharpness",
     "warmth": "warmth (red less green)",
-    "bytes": "bytes of the file",
+    "bytes": "bytes of the file (no alarm by themselves)",
     "predicted": "predicted classes",
-    "together": "all signals together",
+    "together": "all signals but bytes together",
 }
 
 
@@ -45,7 +45,7 @@ def drift(sources: Sequence[str], since: str, page: Path | None, *, model: Path 
         model: its folder.
 
     Returns:
-        Whether something changed.
+        Whether something changed that somebody should look at.
 
     Raises:
         MeadowError: no model, no reference, no events.
@@ -73,7 +73,7 @@ def drift(sources: Sequence[str], since: str, page: Path | None, *, model: Path 
         with atomic.whole(page) as part:
             part.write_text(in_html(lead, findings, estimated, labels, tally, reference), "utf-8")
         print(f"{page} shows it.")
-    return any(finding.changed for finding in findings)
+    return any(finding.alarm for finding in findings)
 
 
 def lead_of(

@@ -1,9 +1,10 @@
 """Whether what a tally counted is like the reference: a test for each signal, and one for all.
 
 Each signal has a two-sample Kolmogorov-Smirnov test, the predicted classes a chi-square test, and
-all signals together the maximum mean discrepancy (Gretton 2012, JMLR 13:723) by permutation. Holm's
-correction holds for all of them: where nothing has changed, one comparison in 100 says that
-something has. Since when is told where the answers before and after a time surely differ.
+all signals but bytes together the maximum mean discrepancy (Gretton 2012, JMLR 13:723) by
+permutation. Holm's correction holds for all of them: where nothing has changed, one comparison in
+100 says that something has. Since when is told where the answers before and after a time surely
+differ.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from scipy.stats import chi2_contingency, kstwo
 
 from meadow.drift.tally import Counts, Tally
 from meadow.inference.reference import Reference
-from meadow.inference.signals import SIGNALS
+from meadow.inference.signals import HARMLESS, SIGNALS
 
 ALPHA = 0.01  # chance of an alarm where nothing has changed
 LEAST = 30  # answers; fewer say nothing
@@ -49,8 +50,13 @@ class Finding:
 
     @property
     def changed(self) -> bool:
-        """Whether it is an alarm."""
+        """Whether it is more than chance."""
         return self.p < ALPHA
+
+    @property
+    def alarm(self) -> bool:
+        """Whether somebody should look."""
+        return self.changed and self.name != HARMLESS
 
 
 @dataclass(frozen=True)
@@ -170,27 +176,22 @@ def _predicted(tally: Tally, reference: Reference) -> Finding:
 
 
 def _together(tally: Tally, reference: Reference) -> Finding:
-    known = np.stack([reference.signals[name] for name in SIGNALS], axis=1)
+    names = [name for name in SIGNALS if name != HARMLESS]
+    known = np.stack([reference.signals[name] for name in names], axis=1)
     if len(known) > len(tally.sample):  # as many of both are enough
         known = known[
             np.random.default_rng(0).permutation(len(known))[: max(len(tally.sample), 200)]
         ]
-    scaled = [_scaled(values) for values in (known, tally.sample)]
-    middle = np.median(scaled[0], axis=0)
-    spread = np.subtract(*np.quantile(scaled[0], [0.75, 0.25], axis=0))
+    sample = tally.sample[:, [SIGNALS.index(name) for name in names]]
+    for values in (known, sample):  # spread out what lies near 1
+        confidence = values[:, names.index("confidence")]
+        confidence[:] = -np.log(1.0001 - confidence)
+    middle = np.median(known, axis=0)
+    spread = np.subtract(*np.quantile(known, [0.75, 0.25], axis=0))
     spread[spread == 0] = 1
-    first, second = (np.clip((values - middle) / spread, -4, 4) for values in scaled)
+    first, second = (np.clip((values - middle) / spread, -4, 4) for values in (known, sample))
     size, p = mmd_test(first, second)
     return Finding("together", p, size, 0, 0, "")
-
-
-def _scaled(values: Floats) -> Floats:
-    """Spread out what lies near an end: confidence near 1, and bytes over powers of ten."""
-    scaled = values.copy()
-    confidence, size = SIGNALS.index("confidence"), SIGNALS.index("bytes")
-    scaled[:, confidence] = -np.log(1.0001 - values[:, confidence])
-    scaled[:, size] = np.log1p(np.maximum(values[:, size], 0))
-    return scaled
 
 
 def _since(counts: Counts | None, times: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 LOOK = ("brightness", "contrast", "sharpness", "warmth")
 SIGNALS = ("confidence", "distance", *LOOK, "bytes")
+HARMLESS = "bytes"  # of another size photos may be and show the same: it is told, and is no alarm
 DIGITS = 6  # of probabilities and distances, everywhere: many are 1 but for rounding
 
 
