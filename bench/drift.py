@@ -132,7 +132,7 @@ def main() -> None:
             workers=1,
         )  # fmt: skip
         near = out_of_distribution.fit(
-            examples.features[learned, 0], texture[learned], list(groups[learned]), p.coverage
+            examples.features[learned], texture[learned], list(groups[learned]), p.coverage
         )
 
         def answers(photos: Seen, of: Floats) -> tuple[Floats, NDArray[np.int64]]:
