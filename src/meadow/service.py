@@ -60,7 +60,7 @@ class PhotoClassifier:
         self.routes = api.create(classifier, SETTINGS, self.telemetry, shadow)
         self.app: ASGIApp = Guard(self.routes, SETTINGS, self.telemetry)
         if SETTINGS.cors:
-            headers = ["Authorization", "Content-Type", "X-Request-ID"]
+            headers = ["Authorization", "Content-Type", "X-Request-ID", "Traceparent"]
             self.app = CORSMiddleware(
                 self.app, SETTINGS.cors, ("GET", "POST"), headers, expose_headers=["X-Request-ID"]
             )

@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -94,6 +96,21 @@ def test_a_bad_photo_spoils_no_other(slow: Slow) -> None:
 
     kinds = [getattr(result, "reason", "answer") for result in asyncio.run(check())]
     assert kinds == ["answer", "damaged", "answer", "format", "too_large"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no niceness of its own")
+@pytest.mark.parametrize("niceness", [0, 19])
+def test_its_threads_give_way_and_no_others(niceness: int) -> None:
+    """What works in the background takes what CPU is left."""
+
+    def measure(*_: object) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    here = measure()
+    it = Pool(measure, threads=1, queue=1, niceness=niceness)
+
+    assert asyncio.run(it.run(b"")) == (niceness or here)
+    assert measure() == here
 
 
 def test_the_failure_is_a_photo_error(slow: Slow) -> None:
