@@ -231,7 +231,8 @@ def test_sigterm_loses_no_accepted_request(packaged: Path) -> None:
     """All that were under way are answered, then the process ends by itself."""
     photo = encoded(Image.new("RGB", (4000, 4000)), "PNG")
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(photo)}\r\n\r\n"
-    with started(packaged / server.BENTO, MEADOW_THREADS="1") as (client, process):
+    settings = {"MEADOW_THREADS": "1", "MEADOW_TIMEOUT": "300"}  # however slow the machine
+    with started(packaged / server.BENTO, **settings) as (client, process):
         (worker,) = process.children()
         with connections(client, 12, head.encode() + photo) as opened:
             end = time.monotonic() + 30
