@@ -35,7 +35,7 @@ from meadow.training.probe import Examples
 from meadow.training.weights import Weights
 
 SPLITS, DAYS = 200, 5
-SMALL = "half the size"
+SCALES = {"half as large": 0.5, "twice as large": 2.0}
 SIZES = (50, 100, 200)  # photos of an ordinary day
 Floats = NDArray[np.float64]
 
@@ -68,10 +68,11 @@ KINDS = {"as learned": lambda image: image, "darker by 30 %": darker, "blurred":
          "green turned brown": brown, "another crop": cropped}  # fmt: skip
 
 
-def halved(photo: bytes) -> bytes:
-    """As sent by another client: half as wide and high, encoded anew."""
+def resent(photo: bytes, scale: float) -> bytes:
+    """As sent by another client: so many times as wide and high, encoded anew."""
     image, file = decode(photo), io.BytesIO()
-    image.resize((image.width // 2, image.height // 2)).save(file, "JPEG", quality=85)
+    size = round(scale * image.width), round(scale * image.height)
+    image.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=80)
     return file.getvalue()
 
 
@@ -115,9 +116,12 @@ def main() -> None:
     session = open_session(backbone)
     seen = {name: Seen(session, [change(i) for i in images]) for name, change in KINDS.items()}
     folder = Path(params.load().data.dir)
-    small = [halved((folder / row.path).read_bytes()) for part in parts for row in part.rows]
-    seen[SMALL] = Seen(session, [Image.fromarray(ready.preprocessing(photo)) for photo in small])
-    small_sizes = np.array([len(photo) for photo in small], float)
+    files = [(folder / row.path).read_bytes() for part in parts for row in part.rows]
+    bytes_of = dict.fromkeys(seen, sizes)
+    for name, scale in SCALES.items():
+        sent = [resent(photo, scale) for photo in files]
+        images = [Image.fromarray(ready.preprocessing(photo)) for photo in sent]
+        seen[name], bytes_of[name] = Seen(session, images), np.array([*map(len, sent)], float)
     strange = others(ready.preprocessing.size)
     strange_seen, strange_sizes = Seen(session, strange), np.array([_bytes(i) for i in strange])
     groups, targets = np.array(examples.groups), examples.targets
@@ -160,7 +164,7 @@ def main() -> None:
 
         days = []
         for name, photos in seen.items():
-            signals, predicted = answers(photos, small_sizes if name == SMALL else sizes)
+            signals, predicted = answers(photos, bytes_of[name])
             for number in range(DAYS):
                 if name == "as learned":
                     size = min(SIZES[(seed + number) % len(SIZES)], len(new))

@@ -43,7 +43,7 @@ def test_new_photos_like_the_learned_ones_raise_no_alarm_and_dark_ones_do(
     events = answered(in_built, "same.jsonl", like_the_learned(100))
     cli.main(["drift", "--events", str(events)])
     text = capsys.readouterr().out
-    assert "none of 9 tests" in text
+    assert "none of 10 tests" in text
     assert "100 answers of model" in text
     assert re.search(r"photos of gold: estimated \d+% \(\d+% to \d+%\), labelled 50%", text)
 

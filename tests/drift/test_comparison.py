@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp
+from scipy.stats import fisher_exact, ks_2samp
 
 from meadow.drift import comparison
 from meadow.drift.comparison import Finding
@@ -58,6 +58,27 @@ def test_the_test_of_a_signal_is_scipys(n: int) -> None:
     oracle = ks_2samp(known, seen, method="asymp")
 
     assert comparison.ks_test(*counts) == pytest.approx((oracle.statistic, oracle.pvalue))
+
+
+def test_a_few_far_photos_are_found_by_their_share() -> None:
+    """SciPy's exact test of the share beyond the reference's last twentieth; nearer is no alarm."""
+    random = np.random.default_rng(7)
+    known, (signals, actual) = reference(m=400), photos(200, random)
+    distances = known.signals["distance"]
+    at = SIGNALS.index("distance")
+    signals[:20, at] = 1000
+    found = compared((signals, actual), known=known)["far"]
+    limit = np.sort(distances)[-21]
+    far = [int((values > limit).sum()) for values in (signals[:, at], distances)]
+    table = [[far[0], 200 - far[0]], [far[1], 400 - far[1]]]
+
+    assert far[1] == 20
+    assert (found.before, found.after) == (20 / 400, far[0] / 200)
+    raw = fisher_exact(table, alternative="greater").pvalue
+    assert raw <= found.p <= 10 * raw * (1 + 1e-9)
+    assert found.alarm
+    signals[:, at] = 0
+    assert compared((signals, actual), known=known)["far"].p == 1
 
 
 @pytest.mark.slow

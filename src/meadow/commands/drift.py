@@ -30,6 +30,7 @@ WHAT = {
     "sharpness": "sharpness",
     "warmth": "warmth (red less green)",
     "bytes": "bytes of the file (no alarm by themselves)",
+    "far": "photos far from all that was learned from",
     "predicted": "predicted classes",
     "together": "all signals but bytes together",
 }
@@ -106,6 +107,8 @@ def sentence(finding: Finding) -> str:
     text = f"{WHAT[finding.name]}: "
     if finding.name in SIGNALS:
         text += f"median {finding.after:.4g} instead of {finding.before:.4g}, "
+    elif finding.name == "far":
+        text += f"{finding.after:.0%} instead of {finding.before:.0%}, "
     elif finding.name == "predicted":
         text += f"{finding.size:.0%} of the answers moved, "
     text += chance(finding.p)

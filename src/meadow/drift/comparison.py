@@ -1,10 +1,10 @@
 """Whether what a tally counted is like the reference: a test for each signal, and one for all.
 
-Each signal has a two-sample Kolmogorov-Smirnov test, the predicted classes a chi-square test, and
-all signals but bytes together the maximum mean discrepancy (Gretton 2012, JMLR 13:723) by
-permutation. Holm's correction holds for all of them: where nothing has changed, one comparison in
-100 says that something has. Since when is told where the answers before and after a time surely
-differ.
+Each signal has a two-sample Kolmogorov-Smirnov test, the predicted classes a chi-square test, the
+share of far photos Fisher's exact test, and all signals but bytes together the maximum mean
+discrepancy (Gretton 2012, JMLR 13:723) by permutation. Holm's correction holds for all of them:
+where nothing has changed, one comparison in 100 says that something has. Since when is told where
+the answers before and after a time surely differ.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.stats import chi2_contingency, kstwo
+from scipy.stats import chi2_contingency, hypergeom, kstwo
 
 from meadow.drift.tally import Counts, Tally
 from meadow.inference.reference import Reference
@@ -21,6 +21,7 @@ from meadow.inference.signals import HARMLESS, SIGNALS
 
 ALPHA = 0.01  # chance of an alarm where nothing has changed
 LEAST = 30  # answers; fewer say nothing
+FAR = 0.05  # share of the reference that counts as far
 PERMUTATIONS = 2000
 EXPECTED = 5  # answers of a class, for the chi-square test; rarer classes count as one
 RESAMPLED = 200  # for the interval of the classes' shares
@@ -33,10 +34,11 @@ class Finding:
     """What one test says.
 
     Attributes:
-        name: of a signal, `predicted`, or `together`.
+        name: of a signal, `far`, `predicted`, or `together`.
         p: of the test, corrected for their number.
         size: of the difference: Kolmogorov's distance, or that of the shares; 0 to 1.
-        before, after: medians of a signal, in the reference and in the answers; 0 of others.
+        before, after: medians of a signal, in the reference and in the answers; shares of far
+            photos; 0 of others.
         since: time of the first answer that differs; "" where it is not known or all do.
 
     """
@@ -77,7 +79,7 @@ def compare(tally: Tally, reference: Reference) -> list[Finding]:
     if tally.total < LEAST:
         return []
     raw = [_signal(tally, reference, name) for name in SIGNALS]
-    raw += [_predicted(tally, reference), _together(tally, reference)]
+    raw += [test(tally, reference) for test in (_far, _predicted, _together)]
     raw.sort(key=lambda finding: finding.p)
     corrected, least = [], 0.0
     for rank, finding in enumerate(raw):
@@ -160,6 +162,22 @@ def _signal(tally: Tally, reference: Reference, name: str) -> Finding:
         for counts in (known, seen)
     ]
     return Finding(name, p, distance, medians[0], medians[1], "")
+
+
+def _far(tally: Tally, reference: Reference) -> Finding:
+    """Look at the end of the distances alone: a few photos of something else hardly move the rest.
+
+    The share that is as far as the farthest of the reference, one-sided.
+    """
+    known = tally.cells("distance", reference.signals["distance"])
+    seen = tally.counts["distance"].sum(axis=0)
+    n, m = int(seen.sum()), int(known.sum())
+    beyond = known.sum() - np.cumsum(known)  # photos of the reference beyond each cell
+    cell = int(np.argmax(beyond <= FAR * m))
+    far_known, far_seen = int(beyond[cell]), int(seen[cell + 1 :].sum())
+    p = float(hypergeom.sf(far_seen - 1, n + m, far_known + far_seen, n))
+    before, after = far_known / m, far_seen / n
+    return Finding("far", p, abs(after - before), before, after, "")
 
 
 def _predicted(tally: Tally, reference: Reference) -> Finding:
