@@ -5,11 +5,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir, nullcontext
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from meadow import params
+from meadow.commands import photo_set
 from meadow.curation import discovery, overrides
 from meadow.errors import MeadowError, run
 from meadow.experiments import recipes
@@ -53,11 +52,18 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     )
     add = _group(parser)
     data = _group(add("data", None, "put a photo set into data.dir and track it; look at it"))
-    command = data("demo", _data_demo, "drawn by program: 400 dandelions and lawns")
+    command = data(
+        "demo",
+        _call("commands.photo_set:draw", "count"),
+        "drawn by program: 400 dandelions and lawns",
+    )
     command.add_argument("--count", type=int, default=400, help="number of photos")
-    command = data("dandelion-grass", _data_dandelion_grass, "the real set: 400 web photos")
+    fetch = _call("commands.photo_set:fetch", "source")
+    command = data("dandelion-grass", fetch, "the real set: 400 web photos")
     command.add_argument("--from", dest="source", type=path, metavar="DIR", help="a copy at hand")
-    command = data("import", _data_import, "your own: a folder or zip, one folder per class")
+    options = ("source", "merge_splits", "labels", "columns", "encoding", "add")
+    take = _call("commands.photo_set:take", *options)
+    command = data("import", take, "your own: a folder or zip, one folder per class")
     command.add_argument("source", type=path, metavar="DIR|ZIP")
     layout = command.add_mutually_exclusive_group()
     layout.add_argument(
@@ -75,7 +81,11 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command.set_defaults(anywhere=True)
     command.add_argument("folder", nargs="?", type=path, metavar="DIR", help=KEPT)
     command.add_argument("--port", type=int, help="on the loopback; else a free one")
-    command = data("forget", _data_forget, "remove what the service kept of a request")
+    command = data(
+        "forget",
+        _call("commands.forgetting:forget", "id", "dir", "events"),
+        "remove what the service kept of a request",
+    )
     command.set_defaults(anywhere=True)
     command.add_argument("id", metavar="ID", help="header X-Request-ID of the answer")
     command.add_argument("--dir", type=path, metavar="DIR", help=KEPT)
@@ -166,6 +176,13 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command.add_argument("versions", nargs="*", metavar="VERSION", help=text)
     command = mlflow("pull", _call("tracking.pull:pull", "run"), "write a run's parameters here")
     command.add_argument("run", metavar="RUN", help="its id or its name")
+    features = _group(add("features", None, "frozen features of the photos, and what they say"))
+    command = features("export", _call("commands.frozen_features:export", "file"), "as Parquet")
+    command.add_argument("file", nargs="?", type=path, default="features.parquet")
+    similar = _call("commands.frozen_features:similar", "photo", "count")
+    command = features("similar", similar, "the photos that are most like another one")
+    command.add_argument("photo", type=path, metavar="PHOTO")
+    command.add_argument("--count", type=int, default=10, help="how many; 10")
     add("share", _call("storage.sharing:share"), "push all that a colleague needs to the remote")
     add("verify", _call("storage.sharing:verify"), "prove that a clone gets it all back")
     doctor = _call("commands.doctor:doctor")
@@ -226,37 +243,6 @@ def _call(function: str, *names: str) -> Command:
     return command
 
 
-def _set() -> Path:
-    """Return the folder of the photos."""
-    return Path(params.load().data.dir)
-
-
-def _data_demo(chosen: argparse.Namespace) -> None:
-    from meadow.commands import demo  # with Pillow and httpx: 0.1 s
-
-    _track_set(lambda folder: demo.draw(folder, chosen.count))
-
-
-def _data_dandelion_grass(chosen: argparse.Namespace) -> None:
-    from meadow.commands import dandelion_grass  # with pooch and requests: 0.1 s
-
-    _track_set(lambda folder: dandelion_grass.fetch(folder, chosen.source))
-
-
-def _data_import(chosen: argparse.Namespace) -> None:
-    from meadow.commands import importing  # with charset-normalizer: 0.05 s
-
-    folder = _set()
-    if chosen.source.resolve().is_relative_to(folder.resolve()):
-        raise MeadowError(
-            f"{chosen.source} is the set itself. Track its changes: `dvc add {folder}`."
-        )
-    names = ("merge_splits", "labels", "columns", "encoding", "add")
-    options = {name: getattr(chosen, name) for name in names}
-    make = partial(importing.import_set, chosen.source, **options)
-    _track_set(make, replace=not chosen.add)
-
-
 def _data_inbox(chosen: argparse.Namespace) -> None:
     from meadow.commands import inbox  # with Starlette: 0.2 s
 
@@ -266,25 +252,8 @@ def _data_inbox(chosen: argparse.Namespace) -> None:
     inbox.inbox(Path(folder), chosen.port)
 
 
-def _data_forget(chosen: argparse.Namespace) -> None:
-    from meadow.commands import forgetting
-
-    forgetting.forget(chosen.id, chosen.dir, chosen.events)
-
-
-def _track_set(make: Callable[[Path], None], *, replace: bool = True) -> None:
-    folder = _set()
-    if replace:
-        dvc_git.refuse_untracked(folder)
-    make(folder)
-    dvc_git.track(folder)
-    print(
-        f"{folder} is tracked by {folder}.dvc. Next: `dvc repro`, then `git add -A && git commit`."
-    )
-
-
 def _review(chosen: argparse.Namespace) -> None:
-    folder = _set()
+    folder = photo_set.where()
     paths = [
         str(here) if (here := chosen.prefix / photo).exists() else photo for photo in chosen.photos
     ]
@@ -329,4 +298,4 @@ def _drift(chosen: argparse.Namespace) -> None:
 def _demo(_: argparse.Namespace) -> None:
     from meadow.commands import demo
 
-    demo.demo(_set())
+    demo.demo(photo_set.where())

@@ -135,17 +135,22 @@ class Remote:
                     raise
                 self.client.create_bucket(Bucket=self.bucket)
 
-    def sizes(self) -> dict[str, int]:
-        """List all objects: bytes by name below the prefix."""
+    def sizes(self, below: str = "") -> dict[str, int]:
+        """List all objects whose names begin with `below`: bytes by name below the prefix."""
         with self._explained("list"):
             pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=f"{self.prefix}/"
+                Bucket=self.bucket, Prefix=f"{self.prefix}/{below}"
             )
             return {
                 item["Key"].removeprefix(f"{self.prefix}/"): item["Size"]
                 for page in pages
                 for item in page.get("Contents", [])
             }
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write an object, whole or not at all."""
+        with self._explained(f"write {name}"):
+            self.client.put_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}", Body=content)
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield the content of an object.

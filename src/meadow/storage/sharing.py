@@ -10,7 +10,7 @@ from pathlib import Path
 
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic
-from meadow.storage import dvc_git, dvc_objects, local_config
+from meadow.storage import dvc_git, dvc_objects, local_config, shared_features
 from meadow.storage.s3_remote import MissingError, Remote
 
 OBJECTS_SHOWN = 10
@@ -20,7 +20,7 @@ OF_EXPERIMENT = re.compile(rf"\t{EXPERIMENTS}/")
 
 
 def share() -> None:
-    """Push what a colleague needs: data and models of all commits, run cache, experiments.
+    """Push what a colleague needs: data, models and runs of all commits, experiments, features.
 
     Commits that were shared before are not looked at again while their objects are on the remote.
     Commits themselves are pushed by their author; what Git lacks for a colleague is said.
@@ -38,6 +38,7 @@ def share() -> None:
     experiments = _experiments("for-each-ref", "--format=%(objectname)\t%(refname)", "refs/exps")
     try:
         _push(store, there.keys() - wrong)
+        shared_features.push(store)
         if origin and experiments:
             experiments -= _experiments("ls-remote", origin, "refs/exps/*")
         if origin and experiments:

@@ -7,11 +7,11 @@ another split or a new photo never computes an old one again.
 import hashlib
 import os
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
 from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -19,23 +19,23 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from meadow.errors import MeadowError
 from meadow.inference.onnx_session import digest, open_session
 from meadow.params import Train
 from meadow.pipeline import cache, parallel
 from meadow.pipeline.manifest import Photos, Prepared
-from meadow.training import onnx_graph, quantization
+from meadow.training import feature_table, onnx_graph, quantization
 from meadow.training.probe import Examples
 from meadow.training.weights import Weights
 
 NETWORK = "backbone.onnx"
 OUTPUTS = ("features", "texture")
 _Photo = tuple[Photos, int]  # of a split, and its place there
-FORMAT = "3"  # of a row of the cache: another one where `_compute` makes other bytes
+# Neither imported, nor a dependency of the stage: what it fetches is what `_compute` would make.
+FETCH = "from meadow.storage.shared_features import main; main()"
+LOCAL = Path(".dvc/config.local")  # where a clone has the keys of its remote
 
 
 def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
@@ -146,29 +146,28 @@ def frozen(
         MeadowError: the cache is damaged, or its disk is full.
 
     """
-    file = cache.folder("features") / f"{digest}-{onnxruntime.__version__}-{FORMAT}.sqlite"
-    try:
-        with closing(sqlite3.connect(file, timeout=60)) as table:
-            table.execute("PRAGMA journal_mode = WAL")
-            table.execute("PRAGMA synchronous = NORMAL")
-            table.execute(
-                "CREATE TABLE IF NOT EXISTS features"
-                " (pixels PRIMARY KEY, features BLOB, texture BLOB)"
-            )
-            os.utime(file)
-            known = {key for (key,) in table.execute("SELECT pixels FROM features")}
-            photos = _photos(parts)
-            missing = [photo for photo in photos if _key(photo) not in known]
-            if missing:
-                _compute(table, network, missing, workers)
-                cache.evict()
-            features, texture = _read(table, [_key(photo) for photo in photos])
-    except sqlite3.DatabaseError as error:
-        raise MeadowError(
-            f"the cache {file} cannot be used: {error}. If the disk is full, make room; else remove"
-            " the file: what is in it can be computed again."
-        ) from None
+    photos = _photos(parts)
+    file = feature_table.path(digest)
+    with feature_table.opened(file) as table:
+        if missing := _missing(table, photos):
+            _fetch(file)
+            missing = _missing(table, photos)
+        if missing:
+            _compute(table, network, missing, workers)
+            cache.evict()
+        features, texture = feature_table.read(table, [_key(photo) for photo in photos])
     return features, texture
+
+
+def _missing(table: sqlite3.Connection, photos: Sequence[_Photo]) -> list[_Photo]:
+    known = feature_table.known(table)
+    return [photo for photo in photos if _key(photo) not in known]
+
+
+def _fetch(file: Path) -> None:
+    """Get what colleagues have computed from the remote, where this clone has keys for it."""
+    if LOCAL.exists() or any(name.startswith("AWS_") for name in os.environ):
+        subprocess.run([sys.executable, "-c", FETCH, str(file)], check=False)
 
 
 def _compute(
@@ -184,22 +183,7 @@ def _compute(
     for photo, row in zip(photos, results, strict=True):
         # Committed one by one: a kill loses at most the photos in flight.
         with table:
-            table.execute("INSERT OR IGNORE INTO features VALUES (?, ?, ?)", (_key(photo), *row))
-
-
-def _read(table: sqlite3.Connection, keys: Sequence[str]) -> list[NDArray[np.float32]]:
-    """Read features and texture of photos, each (n, ...), without a second copy of them all."""
-    arrays: list[NDArray[np.float32]] = []
-    query = "SELECT features, texture FROM features WHERE pixels = ?"
-    for i, key in enumerate(keys):
-        blobs = table.execute(query, (key,)).fetchone()
-        if blobs is None:
-            raise KeyError(key)
-        row = [np.frombuffer(blob, np.float32) for blob in blobs]
-        arrays = arrays or [np.empty((len(keys), len(vector)), np.float32) for vector in row]
-        for array, vector in zip(arrays, row, strict=True):
-            array[i] = vector
-    return arrays
+            feature_table.add(table, _key(photo), *row)
 
 
 def _photos(parts: Sequence[Photos]) -> list[_Photo]:
