@@ -72,6 +72,7 @@ lock:  ## pin all that requirements/*.txt bring along; versions stay where they 
 	$(LOCK) requirements/serving.txt --constraint requirements/constraints.txt --output-file requirements/serving.lock.txt
 	$(LOCK) deploy/airflow/requirements.txt --output-file deploy/airflow/requirements.lock.txt
 	$(LOCK) deploy/mlflow/requirements.txt --output-file deploy/mlflow/requirements.lock.txt
+	$(LOCK) deploy/feast/requirements.txt --output-file deploy/feast/requirements.lock.txt
 
 clean:  ## remove the environment and what can be made again (not data, not the DVC cache)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache src/*.egg-info

@@ -216,7 +216,7 @@ def test_two_clones_push_at_once(clone: Path, client: Any, tmp_path: Path) -> No
 def test_versions_and_stages_are_those_of_the_registry(
     clone: Path, client: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """A rollback moves the alias, a stage that is empty has none, a person's alias stays."""
+    """A promotion moves the alias of its stage; a person's alias stays."""
     folder, model = copied(clone, tmp_path), request.node.name
     run = runner(folder)
     run(*PUSH, "HEAD")

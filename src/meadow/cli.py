@@ -81,11 +81,8 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command.set_defaults(anywhere=True)
     command.add_argument("folder", nargs="?", type=path, metavar="DIR", help=KEPT)
     command.add_argument("--port", type=int, help="on the loopback; else a free one")
-    command = data(
-        "forget",
-        _call("commands.forgetting:forget", "id", "dir", "events"),
-        "remove what the service kept of a request",
-    )
+    forget = _call("commands.forgetting:forget", "id", "dir", "events")
+    command = data("forget", forget, "remove what the service kept of a request")
     command.set_defaults(anywhere=True)
     command.add_argument("id", metavar="ID", help="header X-Request-ID of the answer")
     command.add_argument("--dir", type=path, metavar="DIR", help=KEPT)

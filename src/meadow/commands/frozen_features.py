@@ -49,8 +49,8 @@ def export(file: Path) -> None:
                 )
             }  # fmt: skip
             columns["network"] = pa.array([network] * len(some))
-            flat = pa.array(array.ravel())
-            columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+            ends = np.arange(len(some) + 1, dtype=np.int32) * np.int32(array.shape[1])
+            columns["vector"] = pa.ListArray.from_arrays(ends, pa.array(array.ravel()))
             times = [committed] * len(some)
             columns["committed"] = pa.array(times, pa.timestamp("us", "UTC"))
             table = pa.table(columns)
@@ -78,7 +78,7 @@ def similar(photo: Path, count: int) -> None:
     except (OSError, PhotoError) as error:
         raise MeadowError(f"{photo}: {error}") from None
     (vector,) = open_session(file).run(features.OUTPUTS[:1], {"pixels": pixels[None]})
-    distance = 1 - _unit(vectors) @ _unit(vector)[0]
+    distance = np.maximum(1 - _unit(vectors) @ _unit(vector)[0], 0)
     for i in np.argsort(distance, kind="stable")[:count]:
         print(f"{distance[i]:.4f}  {rows[i].path}")
 

@@ -5,7 +5,6 @@ last `{"model": SHA-256}`. By the model `meadow mlflow push` finds the run again
 that of the commit. Where the input ends without one, the training was killed or failed.
 """
 
-import getpass
 import json
 import os
 import queue
@@ -50,7 +49,7 @@ def _send(server: Server, lines: Lines) -> None:
     first = lines.get()
     if first is None:
         return
-    tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "dvc repro"}
+    tags = {"mlflow.source.name": "dvc repro"}
     with suppress(MeadowError):  # a repository without a commit
         tags["mlflow.source.git.commit"] = dvc_git.git("rev-parse", "HEAD")
     name = os.environ.get("DVC_EXP_NAME", "training")  # DVC sets it in experiments

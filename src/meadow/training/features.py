@@ -35,7 +35,8 @@ OUTPUTS = ("features", "texture")
 _Photo = tuple[Photos, int]  # of a split, and its place there
 # Neither imported, nor a dependency of the stage: what it fetches is what `_compute` would make.
 FETCH = "from meadow.storage.shared_features import main; main()"
-LOCAL = Path(".dvc/config.local")  # where a clone has the keys of its remote
+LOCAL = Path(".dvc/config.local")  # where a clone has the keys of its remote, or in one of these
+KEYS = {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN"}
 
 
 def backbone(p: Train, weights: Weights, ready: Prepared) -> tuple[Path, str]:
@@ -166,7 +167,7 @@ def _missing(table: sqlite3.Connection, photos: Sequence[_Photo]) -> list[_Photo
 
 def _fetch(file: Path) -> None:
     """Get what colleagues have computed from the remote, where this clone has keys for it."""
-    if LOCAL.exists() or any(name.startswith("AWS_") for name in os.environ):
+    if LOCAL.exists() or KEYS & os.environ.keys():
         subprocess.run([sys.executable, "-c", FETCH, str(file)], check=False)
 
 
