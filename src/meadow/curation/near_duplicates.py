@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
+from meadow.curation.inverted_file import InvertedFile, norm, unit
 from meadow.pipeline.cpu import cores
 
 # Smallest correlation of two views of one picture. Of 12,000 copies of 400 photos of dandelions and
@@ -47,17 +49,13 @@ Windows = tuple[tuple[float, float], ...]
 WHOLE: Windows = ((0.0, 1.0),)
 FINE: Windows = (*WHOLE, (0.0, 0.9), (0.025, 0.9), (0.05, 0.9), (0.075, 0.9), (0.1, 0.9))
 FINE_SIZE = 14  # DCT coefficients per axis
-# All pairs are first compared at four windows that miss a whole photo or a crop by 0.065 at most.
-# Of the 12,000 copies 8 are lost here, all of one photo; of different photos 0.06 % pass, of drawn
-# flowers 0.8 %.
-COARSE: Windows = ((0.0, 0.935), (0.065, 0.935))
-COARSE_SIZE = 10
-CANDIDATE = 0.42
-UNIT = 4000  # norm of a coarse vector of integers: no sum exceeds 2**24, so float32 is exact
+# Candidates are found at windows that miss a crop by 0.025 at most. Of 12,000 copies two in a
+# thousand correlate by less than 0.71 there, of pairs of different photos one in 100,000 by more.
+COARSE: Windows = (*WHOLE, (0.0, 0.9), (0.05, 0.9), (0.1, 0.9))
+COARSE_SIZE = 8
+CANDIDATE = 0.6
 
-# OpenBLAS multiplies within the calling thread up to 2**18 products: here BLOCK x TILE x 100 and
-# GROUP x 36 x 196. Beyond, its threads cost a time slice per call on a busy machine (10 x slower).
-BLOCK, TILE, GROUP = 64, 40, 32  # photos
+BLOCK, GROUP = 64, 512  # photos: transformed at once, and searched for at once
 
 
 def fingerprint(image: Image.Image) -> NDArray[np.uint8]:
@@ -91,8 +89,8 @@ def near_duplicates(fingerprints: NDArray[np.uint8], workers: int = 0) -> list[t
     with the few that stand for them.
 
     Args:
-        fingerprints: (n, 1072), one row per photo. Memory grows with n, time with its square:
-            0.1 s of CPU time for 400 photos, 0.7 s for 4,000, 15 to 30 s for 40,000, on all cores.
+        fingerprints: (n, 1072), one row per photo. Time grows with n**1.5, memory with n
+            (bench/RESULTS.md).
         workers: threads; see `cpu.cores`.
 
     Returns:
@@ -195,16 +193,10 @@ def _coefficients(contrast: NDArray[np.int16], windows: Windows, size: int) -> N
     return table
 
 
-def _norm(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    norm: NDArray[np.float64] = np.sqrt(np.einsum("...k,...k->...", table, table))
-    return norm
-
-
 def _coarse(contrast: NDArray[np.int16], windows: Windows) -> NDArray[np.float32]:
-    """Return (n, windows**2, COARSE_SIZE**2) integers of norm UNIT."""
-    table = _coefficients(contrast, windows, COARSE_SIZE)
-    unit = table * (UNIT / np.maximum(_norm(table), 1))[..., None]
-    return np.rint(unit, dtype=np.float64).astype(np.float32)
+    """Return (n, windows**2, COARSE_SIZE**2), as of `inverted_file.unit`."""
+    blocks = [contrast[start : start + BLOCK] for start in range(0, len(contrast), BLOCK)]
+    return np.concatenate([unit(_coefficients(block, windows, COARSE_SIZE)) for block in blocks])
 
 
 def _picture_pairs(
@@ -212,45 +204,39 @@ def _picture_pairs(
 ) -> NDArray[np.int64]:
     """Return the (k, 2) pairs, in either order, of photos that are not flat."""
     n = len(contrast)
-    starts = range(0, n, BLOCK)
-    light = colour.sum(axis=1)
-    limit = SAME_COLOUR * COLOUR_VALUES
-    tiles = np.zeros((-(-n // TILE), TILE, COARSE_SIZE**2), np.float32)
-    whole = np.empty((n, FINE_SIZE**2))
-    for start in starts:
-        block = contrast[start : start + BLOCK]
-        whole[start : start + BLOCK] = _coefficients(block, WHOLE, FINE_SIZE)[:, 0]
-        tiles.reshape(-1, COARSE_SIZE**2)[start : start + len(block)] = _coarse(block, WHOLE)[:, 0]
-    norm = _norm(whole)
+    if not n:
+        return np.empty((0, 2), np.int64)
+    groups = [slice(start, start + GROUP) for start in range(0, n, GROUP)]
+    # OpenBLAS's own threads cost a time slice per call on a busy machine.
+    with threadpool_limits(1), ThreadPoolExecutor(cores(workers)) as pool:
+        whole = np.concatenate(
+            [*pool.map(lambda group: _coarse(contrast[group], WHOLE)[:, 0], groups)]
+        )
+        photos = InvertedFile(whole, len(COARSE) ** 2, pool)
 
-    def compare(start: int) -> list[NDArray[np.int64]]:
-        """Pair the photos of one block with all that look like a window of them."""
-        block = contrast[start : start + BLOCK]
-        # In order of brightness, only a range of photos can be of the same colour.
-        low = int(np.searchsorted(light, light[start] - limit)) // TILE
-        high = np.searchsorted(light, light[start + len(block) - 1] + limit, "right")
-        windows = np.ascontiguousarray(_coarse(block, COARSE).swapaxes(0, 1))[:, None]
-        hits = []
-        for tile in range(low, -(-int(high) // TILE), BLOCK):
-            score = windows @ tiles[tile : tile + BLOCK].swapaxes(1, 2)
-            hit = score.max(axis=0) >= CANDIDATE * UNIT**2
-            hits.append(hit.swapaxes(0, 1).reshape(len(block), -1))
-        views = _coefficients(block, FINE, FINE_SIZE)
-        matches = []
-        rows = zip(range(start, n), np.hstack(hits), views, _norm(views), strict=False)
-        for i, hit, view, view_norm in rows:
-            others = np.flatnonzero(hit) + low * TILE
-            others = others[np.abs(colour[others] - colour[i]).sum(axis=1) <= limit]
-            for k in range(0, len(others), GROUP):
-                j = others[k : k + GROUP]
-                same = whole[j] @ view.T >= SAME_PICTURE * np.outer(norm[j], view_norm)
-                j = j[same.any(axis=1) & (j != i)]
-                matches.append(np.stack([np.full_like(j, i), j], axis=1))
-        return matches
+        def compare(group: slice) -> NDArray[np.int64]:
+            photo, other = photos.search(_coarse(contrast[group], COARSE), CANDIDATE)
+            pairs = np.stack([group.start + photo, other], axis=1)
+            pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+            difference = np.abs(colour[pairs[:, 0]] - colour[pairs[:, 1]]).sum(axis=1)
+            return _same_pictures(contrast, pairs[difference <= SAME_COLOUR * COLOUR_VALUES])
 
-    with ThreadPoolExecutor(cores(workers)) as pool:
-        matches = [pair for block in pool.map(compare, starts) for pair in block]
-    return np.concatenate([np.empty((0, 2), np.int64), *matches])
+        return np.concatenate([*pool.map(compare, groups)])
+
+
+def _same_pictures(contrast: NDArray[np.int16], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the pairs whose second photo correlates with a window of the first."""
+    photos, starts = np.unique(pairs[:, 0], return_index=True)
+    same = [np.empty(0, bool)]
+    for photo, others in zip(photos, np.split(pairs[:, 1], starts[1:]), strict=False):
+        views = _coefficients(contrast[photo : photo + 1], FINE, FINE_SIZE)[0]
+        for start in range(0, len(others), BLOCK):
+            block = contrast[others[start : start + BLOCK]]
+            whole = _coefficients(block, WHOLE, FINE_SIZE)[:, 0]
+            least = SAME_PICTURE * np.outer(norm(whole), norm(views))
+            same.append((whole @ views.T >= least).any(axis=1))
+    chosen: NDArray[np.int64] = pairs[np.concatenate(same)]
+    return chosen
 
 
 def _flat_pairs(colour: NDArray[np.int16]) -> NDArray[np.int64]:
