@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from functools import partial
 from pathlib import Path
 
 from tools import POSTGRES, need
 
 from meadow.pipeline.ports import free_port
+from meadow.serving.parent import end_with_parent
 
 
 class Postgres:
@@ -33,13 +36,22 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        log = f"{self.folder}/log"
-        self._run("pg_ctl", "-D", f"{self.folder}/data", "-l", log, "-o", options, "-w", "start")
+        where = ("-D", f"{self.folder}/data", "-p", str(self.port), "-k", str(self.folder))
+        settings = ("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off")
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command("postgres", *where, *settings), cwd="/", stdout=log, stderr=log,
+                preexec_fn=partial(end_with_parent, signal.SIGINT),
+            )  # fmt: skip
+        ask = [f"{POSTGRES}/pg_isready", "--quiet", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ask, check=False).returncode:
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """End it; its data stay."""
-        self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", "fast", "-w", "stop")
+        self.process.send_signal(signal.SIGINT)  # it rolls back what goes on
+        self.process.wait()
 
     def make(self, database: str) -> str:
         """Make a database; return its address for SQLAlchemy."""
@@ -47,13 +59,18 @@ class Postgres:
         return f"postgresql+psycopg2://postgres@{self.address}/{database}"
 
     def _run(self, program: str, *arguments: str) -> None:
-        command: Sequence[str] = [f"{POSTGRES}/{program}", *arguments]
-        if os.geteuid() == 0:
-            for parent in self.folder.parents:  # pytest closes its folder, of other runs too
-                parent.chmod(parent.stat().st_mode | 0o011)
-            user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-            command = [*user, *command]
-        log = self.folder / "commands.log"
-        with log.open("ab") as output:  # a pipe would stay open as long as the server runs
+        log = self.folder / "log"
+        with log.open("ab") as output:
+            command = self._command(program, *arguments)
             done = subprocess.run(command, cwd="/", check=False, stdout=output, stderr=output)
         assert done.returncode == 0, log.read_text()
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        command = [f"{POSTGRES}/{program}", *arguments]
+        if os.geteuid():
+            return command
+        for parent in self.folder.parents:  # pytest closes its folder, of other runs too
+            parent.chmod(parent.stat().st_mode | 0o011)
+        # another user's process forgets whose end it was to end with, unless told again
+        user = ["--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=INT"]
+        return ["setpriv", *user, *command]
