@@ -23,6 +23,7 @@ from mlflow_server import BUCKET, LOCK, MlflowServer
 from servers import Server, meadow
 
 from meadow.pipeline.ports import answers, free_port
+from meadow.serving.parent import end_with_parent
 from meadow.training import live
 
 mlflow = pytest.importorskip("mlflow")
@@ -278,7 +279,7 @@ def test_the_model_answers_as_evaluate_says(
     ]  # fmt: skip
     serving = subprocess.Popen(
         command, cwd=tmp_path, env={**os.environ, **path}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent,
     )  # fmt: skip
     try:
         while not answers(f"http://127.0.0.1:{port}/ping"):

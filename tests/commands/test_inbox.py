@@ -27,6 +27,7 @@ from meadow.commands.inbox_folder import LABELS
 from meadow.errors import MeadowError
 from meadow.pipeline.intervals import wilson
 from meadow.pipeline.ports import free_port
+from meadow.serving.parent import end_with_parent
 
 CLASSES = ["<b>gold</b>", "a class with a long name " * 4, "moss"]
 GOLD, LONG, MOSS = CLASSES
@@ -238,6 +239,7 @@ def test_the_command_prints_the_address_and_ends_with_ctrl_c(folder: Path) -> No
     process = subprocess.Popen(
         [Path(sys.executable).with_name("meadow"), "data", "inbox", folder],
         stdout=subprocess.PIPE, text=True, cwd=folder, env={**os.environ},
+        preexec_fn=end_with_parent,
     )  # fmt: skip
     assert process.stdout
     line = process.stdout.readline()
