@@ -111,6 +111,23 @@ def test_every_commit_and_the_run_cache_are_shared(run: Run, project: Path, tmp_
     assert "is cached - skipping run" in there("dvc", "repro", "--pull")
 
 
+def test_a_run_is_shared_with_the_outs_that_git_keeps(
+    run: Run, project: Path, tmp_path: Path
+) -> None:
+    """Another machine takes it from the run cache, though no commit has these files."""
+    text = (project / "dvc.yaml").read_text()
+    text = text.replace("> model'", "> model && wc -c < model > size.json'")
+    text = text.replace("outs: [model]", "outs: [model], metrics: [size.json: {cache: false}]")
+    (project / "dvc.yaml").write_text(text)
+    run("git", "commit", "-qam", "A metric")
+    run("dvc", "repro", "-q")
+    run(*meadow("share"))
+
+    clone = colleague(project, tmp_path / "clone")
+    assert "is cached - skipping run" in runner(clone)("dvc", "repro", "--pull")
+    assert (clone / "size.json").read_text() == (project / "size.json").read_text()
+
+
 def test_ten_more_files_upload_ten_more_files(run: Run, project: Path, server: Server) -> None:
     """The old ones are there: ten files, the list, the model, and nothing else."""
     run(*meadow("share"))

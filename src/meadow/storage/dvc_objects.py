@@ -117,12 +117,16 @@ def push(commits: Sequence[str], there: Set[str]) -> tuple[set[str], int]:
             listings = [local / path for path in needed if path.endswith(".dir")]
             for listing in filter(Path.exists, listings):
                 needed |= {*members(listing.read_bytes()).values()}
-            runs = {path.relative_to(local).as_posix() for path in local.glob("runs/*/*/*")}
-            if runs - there:
-                repo.stage_cache.push(None)
-            if needed <= there:
+            paths = {run.relative_to(local).as_posix(): run for run in local.glob("runs/*/*/*")}
+            runs = [(run.parent.name, run.name) for path, run in paths.items() if path not in there]
+            # Also outs that DVC leaves to Git: without them a run is of no use to others.
+            for of_runs in repo.stage_cache.get_used_objs(runs).values():
+                hashes |= {info for info in of_runs if (local / name(str(info.value))).exists()}
+            if {name(str(info.value)) for info in hashes} | needed <= there and not runs:
                 return needed, 0
             result = repo.cloud.push(hashes)
+            if runs and not result.failed:  # last, so that no run is there without its outs
+                repo.stage_cache.push(None)
     except (DvcException, BotoCoreError, OSError) as error:
         raise MeadowError(f"`dvc push` failed: {error}") from None
     if result.failed:
