@@ -16,7 +16,7 @@ from clones import copied, runner
 from toys import TINTS, colour_classifier, encoded, photo
 
 from meadow import cli
-from meadow.commands.inbox import Inbox
+from meadow.commands.inbox import Inbox, send
 from meadow.serving import server
 
 pytestmark = pytest.mark.slow
@@ -146,14 +146,21 @@ def commands(section: str) -> str:
     return str(text)
 
 
-def test_the_whole_loop_goes_as_the_page_says(first_run: Path, tmp_path: Path) -> None:
+def test_the_whole_loop_goes_as_the_page_says(
+    first_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Answered, labelled, kept, brought into the set, prepared, forgotten."""
     project = copied(first_run, tmp_path / "project")
     run = runner(project)
     words = commands("Photos").replace("$PWD", str(project))
     settings = dict(re.findall(r"(MEADOW_\w+)=(\S+)", words))
     key = settings["MEADOW_API_KEY"]
+    monkeypatch.setenv("MEADOW_API_KEY", key)
     settings["MEADOW_KEEP"] = settings["MEADOW_KEEP"].replace("0.01", "0.5")  # of few photos
+    events = Path(settings["MEADOW_EVENTS"])
     settings["MEADOW_MODEL"] = str(project / "models/classifier")
     with (
         server.serving("meadow.service:PhotoClassifier", **settings) as url,
@@ -166,11 +173,20 @@ def test_the_whole_loop_goes_as_the_page_says(first_run: Path, tmp_path: Path) -
         time.sleep(0.3)  # in which the line of the last answer is written
         said = run("bash", "-c", words.replace("http://localhost:3000", url), **settings)
         assert json.loads(said)["label"] == "gold"
+        end = time.monotonic() + 30
+        while len([*project.glob("kept/*.json")]) < events.read_text("utf-8").count('"kept": '):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        inbox = Inbox(project / "kept")  # the tests of the page press its keys
+        for kept in inbox.photos.values():
+            number = ids.index(kept.about["request_id"])
+            inbox.decide(kept.name, ["gold", "moss"][number % 2] if number % 10 != 5 else "")
+        send(inbox, url)
+        labelled = [name for name, label in inbox.labels.items() if label]
+        assert capsys.readouterr().out == f"{url} took {len(labelled)} labels and refused 0\n"
+        drawn = sum(inbox.photos[name].random for name in labelled)
+        assert gauges(client)['meadow_labelled_photos{sample="random"}'] == drawn
 
-    inbox = Inbox(project / "kept")  # the tests of the page press its keys
-    for kept in inbox.photos.values():
-        number = ids.index(kept.about["request_id"])
-        inbox.decide(kept.name, ["gold", "moss"][number % 2] if number % 10 else "")
     run("bash", "-ec", commands("Into the set").replace("dvc repro", "dvc repro -q prepare"))
     with (project / "data/prepared/manifest.csv").open(encoding="utf-8", newline="") as file:
         split = {Path(row["path"]).name: row["split"] for row in csv.DictReader(file)}
@@ -182,5 +198,5 @@ def test_the_whole_loop_goes_as_the_page_says(first_run: Path, tmp_path: Path) -
     name = next(iter(inbox.photos.values())).about["request_id"]
     said = run("bash", "-c", commands("Forgetting").replace(PRINTED, name))
     assert f"{name}: 1 photos and" in said
-    assert name not in (project / "events.jsonl").read_text("utf-8")
+    assert name not in events.read_text("utf-8")
     assert not list((project / "kept").glob(f"{name}*"))

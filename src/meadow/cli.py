@@ -1,7 +1,6 @@
 """The command `meadow`: photos, weights, experiments, the remote. DVC runs the stages."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import chdir, nullcontext
@@ -77,10 +76,12 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     )
     command.add_argument("--encoding", metavar="NAME", help="of names in a zip, such as cp932")
     command.add_argument("--add", action="store_true", help="to the set that is there")
-    command = data("inbox", _data_inbox, "label the photos that the service kept, on a page")
+    inbox = _call("commands.inbox:inbox", "folder", "port", "url")
+    command = data("inbox", inbox, "label the photos that the service kept, on a page")
     command.set_defaults(anywhere=True)
     command.add_argument("folder", nargs="?", type=path, metavar="DIR", help=KEPT)
     command.add_argument("--port", type=int, help="on the loopback; else a free one")
+    command.add_argument("--url", help="of the service, which gets the labels too")
     forget = _call("commands.forgetting:forget", "id", "dir", "events")
     command = data("forget", forget, "remove what the service kept of a request")
     command.set_defaults(anywhere=True)
@@ -238,15 +239,6 @@ def _call(function: str, *names: str) -> Command:
         getattr(import_module(f"meadow.{module}"), name)(*values)
 
     return command
-
-
-def _data_inbox(chosen: argparse.Namespace) -> None:
-    from meadow.commands import inbox  # with Starlette: 0.2 s
-
-    folder = chosen.folder or os.environ.get("MEADOW_KEEP_DIR")
-    if not folder:
-        raise MeadowError("no folder is named: write `meadow data inbox DIR`.")
-    inbox.inbox(Path(folder), chosen.port)
 
 
 def _review(chosen: argparse.Namespace) -> None:

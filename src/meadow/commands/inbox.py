@@ -4,6 +4,7 @@ It answers on the loopback alone, to who has its address: a random part of it is
 """
 
 import json
+import os
 import secrets
 import threading
 from pathlib import Path
@@ -33,6 +34,7 @@ FILES = {
 }
 LISTED = 500  # photos that the page gets at once
 MAX_BODY = 4096  # bytes
+REFUSED = 10  # labels that are named
 SHOWN = ("request_id", "time", "kept", "label", "probabilities", "prediction_set")
 
 
@@ -50,15 +52,20 @@ class Inbox:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lock = threading.Lock()
-        photos = inbox_folder.photos(folder)
-        if not photos:
+        self.labels = inbox_folder.labels(folder)
+        self.session: set[str] = set()  # photos decided on since the start
+        self.look()
+        if not self.photos:
             raise MeadowError(
                 f"{folder} has no photos that the service kept. Set MEADOW_KEEP and MEADOW_KEEP_DIR"
                 " of the service, and wait for some."
             )
-        self.photos = {photo.name: photo for photo in photos}
-        self.classes = sorted({name for photo in photos for name in photo.about["probabilities"]})
-        self.labels = inbox_folder.labels(folder)
+
+    def look(self) -> None:
+        """Look which photos are there."""
+        self.photos = {photo.name: photo for photo in inbox_folder.photos(self.folder)}
+        abouts = [photo.about for photo in self.photos.values()]
+        self.classes = sorted({name for about in abouts for name in about["probabilities"]})
 
     def waiting(self) -> list[Kept]:
         """List the photos on which nobody has decided yet."""
@@ -73,6 +80,7 @@ class Inbox:
                 labels[name] = label
             inbox_folder.write(self.folder, labels)
             self.labels = labels
+            self.session.add(name)
 
     def state(self) -> dict[str, Any]:
         """Return how far the work is, and how many of the answers drawn by chance were right."""
@@ -97,6 +105,7 @@ def create(inbox: Inbox, key: str) -> Starlette:
     """Return the page as an application, below the path `/key/`."""
 
     async def listed(_: Request) -> Response:
+        inbox.look()
         waiting = [
             {"name": photo.name, **{name: photo.about[name] for name in SHOWN}}
             for photo in inbox.waiting()[:LISTED]
@@ -142,19 +151,45 @@ async def _json(request: Request) -> dict[str, Any]:
     return given
 
 
-def inbox(folder: Path, port: int | None) -> None:
+def send(photos: Inbox, url: str) -> None:
+    """Send the labels that were given since the start to the service, and print what it took.
+
+    Raises:
+        MeadowError: it takes none; see `Client.label`.
+
+    """
+    from meadow.serving.client import Client, RefusedError  # with httpx: 0.1 s
+
+    sent, refused = 0, []
+    with Client(url) as client:
+        for name in sorted(photos.session):
+            if (label := photos.labels.get(name)) and (photo := photos.photos.get(name)):
+                about = photo.about
+                try:
+                    client.label(about["request_id"], about["photo"], label)
+                    sent += 1
+                except RefusedError as error:
+                    refused.append(f"{about['request_id']}: {error.error['message']}")
+    print(f"{url} took {sent} labels and refused {len(refused)}", *refused[:REFUSED], sep="\n  ")
+
+
+def inbox(folder: Path | None, port: int | None, url: str | None) -> None:
     """Show the page until Ctrl-C.
 
     Args:
-        folder: of kept photos.
+        folder: of kept photos; None is MEADOW_KEEP_DIR.
         port: on the loopback; None takes a free one.
+        url: of the service that gets the labels at the end, or None.
 
     Raises:
-        MeadowError: see `Inbox`; or the port is taken.
+        MeadowError: no folder is named, the port is taken; or see `Inbox` and `send`.
 
     """
     import uvicorn
 
+    folder = folder or Path(os.environ.get("MEADOW_KEEP_DIR", ""))
+    if folder == Path():
+        raise MeadowError("no folder is named: write `meadow data inbox DIR`.")
     photos, key, port = Inbox(folder), secrets.token_urlsafe(16), port or free_port()
     print(f"http://127.0.0.1:{port}/{key}/ shows {len(photos.waiting())} photos. Ctrl-C ends it.")
     print(f"{folder / inbox_folder.LABELS} gets the labels.", flush=True)
@@ -167,6 +202,8 @@ def inbox(folder: Path, port: int | None) -> None:
         raise MeadowError(f"port {port} cannot be had. Name another: `--port`.") from None
     except KeyboardInterrupt:
         pass
+    if url:
+        send(photos, url)
     state = photos.state()
     print(
         f"{state['decided']} of {state['photos']} photos are decided on. Next: `meadow data import"

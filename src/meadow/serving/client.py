@@ -1,5 +1,6 @@
 """A client of the running service."""
 
+import json
 import os
 import re
 import time
@@ -73,16 +74,36 @@ class Client:
     def ask(self, photo: bytes) -> dict[str, Any]:
         """Send the bytes of one photo; return the answer.
 
+        Raises:
+            RefusedError, MeadowError: see `_ask`.
+
+        """
+        return self._ask("/predict", photo, "application/octet-stream")
+
+    def label(self, request_id: str, place: int, label: str) -> None:
+        """Send the true label of a photo that was answered, by its place in the request.
+
+        Raises:
+            RefusedError, MeadowError: see `_ask`.
+
+        """
+        feedback = {"request_id": request_id, "photo": place, "label": label}
+        self._ask("/feedback", json.dumps(feedback).encode(), "application/json")
+
+    def _ask(self, path: str, content: bytes, kind: str) -> dict[str, Any]:
+        """Send a body; return the answer.
+
         A service that is busy is asked again when it says so, and one that is being restarted each
         second, as long as it answers somebody: of the threads that ask at once, a limit on requests
         may let each through in its turn alone.
 
         Raises:
-            RefusedError: it does not take this photo, or had no time for any for two minutes.
-            MeadowError: it cannot be reached, is no photo classifier, or wants another key.
+            RefusedError: it does not take this, or had no time for anything for two minutes.
+            MeadowError: it cannot be reached, is no photo classifier, takes no labels, or wants
+                another key.
 
         """
-        while (response := self._post(photo)) is None or response.status_code in BUSY:
+        while (response := self._post(path, content, kind)) is None or response.status_code in BUSY:
             wait = _seconds(response)
             if response is not None and time.monotonic() + wait > self._answered + PATIENCE:
                 break
@@ -100,19 +121,18 @@ class Client:
                 f"{self.url} answers {response.status_code}, and not as a photo classifier does:"
                 f" {response.text[:200]!r}"
             ) from None
-        if response.status_code in (401, 404, 405):  # as all others would be
+        of_all = response.status_code in (401, 403, 404, 405)
+        if of_all and error.get("reason") != "unknown_id":  # as all others would be
             raise MeadowError(message)
         raise RefusedError(message, error)
 
-    def _post(self, photo: bytes) -> "httpx.Response | None":
+    def _post(self, path: str, content: bytes, kind: str) -> "httpx.Response | None":
         """Return the answer; none where the service was there two minutes ago, and is not."""
         import httpx
 
         try:
             response = self._http.post(
-                f"{self.url}/predict",
-                content=photo,
-                headers={"Content-Type": "application/octet-stream"},
+                f"{self.url}{path}", content=content, headers={"Content-Type": kind}
             )
             self._reached = True
             return response
