@@ -17,6 +17,7 @@ from toys import TINTS, colour_classifier, encoded, photo
 
 from meadow import cli
 from meadow.commands.inbox import Inbox, send
+from meadow.errors import MeadowError
 from meadow.serving import server
 
 pytestmark = pytest.mark.slow
@@ -200,3 +201,13 @@ def test_the_whole_loop_goes_as_the_page_says(
     assert f"{name}: 1 photos and" in said
     assert name not in events.read_text("utf-8")
     assert not list((project / "kept").glob(f"{name}*"))
+
+
+def test_a_service_that_cannot_keep_what_it_is_to_keep_does_not_start(tmp_path: Path) -> None:
+    """It says which setting is missing."""
+    model = colour_classifier(tmp_path / "model", ["red", "green"])
+    with (
+        pytest.raises(MeadowError, match="MEADOW_KEEP_DIR is not"),
+        served(model, tmp_path / "events.jsonl", MEADOW_KEEP="far"),
+    ):
+        pass
