@@ -15,6 +15,7 @@ let waiting = []; // photos nobody has decided on
 let at = 0; // the one that is shown
 let before = []; // what was decided: photos, and where they were
 let busy = false;
+const image = new Image();
 
 async function ask(path, body) {
   const response = await fetch(path, body && {
@@ -61,8 +62,8 @@ function show() {
     return;
   }
   const { label, probabilities, prediction_set: set, kept, name } = photo;
-  $("image").src = `photos/${name}`;
-  $("image").alt = `Photo ${at + 1} of ${waiting.length}`;
+  image.src = `photos/${name}`;
+  image.alt = `Photo ${at + 1} of ${waiting.length}`;
   const others = set.length > 1 ? `, or one of ${set.length} classes` : "";
   $("answer").textContent = `The model says ${label}, ${percent(probabilities[label])}${others}`;
   $("why").textContent = `Kept because ${kept.map((why) => REASONS[why] ?? why).join(", and ")}.`;
@@ -123,6 +124,7 @@ $("drop").addEventListener("click", () => decide(""));
 $("next").addEventListener("click", next);
 for (const id of ["undo", "back"]) $(id).addEventListener("click", undo);
 
+$("shown").append(image);
 const state = await ask("photos");
 ({ classes, waiting } = state);
 $("classes").append(...classes.map((name, i) => button(name, KEYS[i])));
