@@ -154,9 +154,11 @@ from meadow.pipeline import cpu
 from meadow.prepare import prepare
 from meadow.serving import parent, pool
 sys.platform = "darwin"
+library = ctypes.CDLL
 del ctypes.CDLL, os.setpriority
-pool._give_way(1)
+pool.give_way(1)
 parent.end_with_parent()
+ctypes.CDLL = library  # macOS has it, but no prctl; threadpoolctl uses it
 prepare()
 assert cpu.cores() >= 1
 """

@@ -13,7 +13,7 @@ import psutil
 
 from meadow.errors import MeadowError
 from meadow.pipeline.ports import answers, free_port
-from meadow.serving.parent import kill_with_parent
+from meadow.serving.parent import guarded
 from meadow.serving.settings import without_settings
 
 BENTO = Path("models/bento")
@@ -51,22 +51,21 @@ def serving(target: str | Path, **settings: str) -> Iterator[str]:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # BentoML may lose a SIGTERM while it starts a worker; the workers end with its process
-            preexec_fn=kill_with_parent,
         )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(server, f"{url}/readyz", Path(home, "log"))
-            yield url
-        finally:
-            server.terminate()
+        with guarded(server):
             try:
-                server.wait(STOP_WITHIN)
-            except subprocess.TimeoutExpired:
-                workers = psutil.Process(server.pid).children()
-                for process in (server, *workers):  # it would start others in their place
-                    process.kill()
-                server.wait()
+                url = f"http://127.0.0.1:{port}"
+                _wait(server, f"{url}/readyz", Path(home, "log"))
+                yield url
+            finally:
+                server.terminate()
+                try:
+                    server.wait(STOP_WITHIN)
+                except subprocess.TimeoutExpired:
+                    workers = psutil.Process(server.pid).children()
+                    for process in (server, *workers):  # it would start others in their place
+                        process.kill()
+                    server.wait()
 
 
 def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
