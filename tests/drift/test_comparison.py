@@ -61,19 +61,19 @@ def test_the_test_of_a_signal_is_scipys(n: int) -> None:
 
 
 def test_a_few_far_photos_are_found_by_their_share() -> None:
-    """SciPy's exact test of the share beyond the reference's last twentieth; nearer is no alarm."""
+    """SciPy's exact test of the share beyond the reference's last tenth; nearer is no alarm."""
     random = np.random.default_rng(7)
     known, (signals, actual) = reference(m=400), photos(200, random)
     distances = known.signals["distance"]
     at = SIGNALS.index("distance")
-    signals[:20, at] = 1000
+    signals[:40, at] = 1000
     found = compared((signals, actual), known=known)["far"]
-    limit = np.sort(distances)[-21]
+    limit = np.sort(distances)[-41]
     far = [int((values > limit).sum()) for values in (signals[:, at], distances)]
     table = [[far[0], 200 - far[0]], [far[1], 400 - far[1]]]
 
-    assert far[1] == 20
-    assert (found.before, found.after) == (20 / 400, far[0] / 200)
+    assert far[1] == 40
+    assert (found.before, found.after) == (40 / 400, far[0] / 200)
     raw = fisher_exact(table, alternative="greater").pvalue
     assert raw <= found.p <= 10 * raw * (1 + 1e-9)
     assert found.alarm

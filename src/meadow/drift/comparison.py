@@ -21,7 +21,7 @@ from meadow.inference.signals import HARMLESS, SIGNALS
 
 ALPHA = 0.01  # chance of an alarm where nothing has changed
 LEAST = 30  # answers; fewer say nothing
-FAR = 0.05  # share of the reference that counts as far
+FAR = 0.1  # share of the reference that counts as far
 PERMUTATIONS = 2000
 EXPECTED = 5  # answers of a class, for the chi-square test; rarer classes count as one
 RESAMPLED = 200  # for the interval of the classes' shares
