@@ -28,7 +28,7 @@ FEATURES, TEXTURE = 1400, 88
 COVERAGE = 0.95
 PENALTIES = (0.03, 0.01, 0.003, 0.001, 0.0003)  # of scikit-learn; ours goes on to the best
 BESIDE = 5000  # photos up to which it is run
-BETWEEN = {2: 0.01, 5: 0.01}  # how far the classes are apart: on the first sizes as real ones
+BETWEEN = 0.01  # variance between classes as a share of all
 
 
 def draw(photos: int, classes: int) -> Examples:
@@ -40,7 +40,7 @@ def draw(photos: int, classes: int) -> Examples:
     single = turn.astype(np.float32)
     targets = chance.integers(0, classes, photos)
     spread = np.sqrt(noise * FEATURES / noise.sum()).astype(np.float32)
-    between = BETWEEN.get(classes, 0.1) * means * FEATURES / means.sum()
+    between = BETWEEN * means * FEATURES / means.sum()
     centres = chance.standard_normal((classes, FEATURES)) * np.sqrt(between)
     features = np.empty((photos, FEATURES), np.float32)
     for i in range(0, photos, 4096):
