@@ -244,8 +244,7 @@ def test_photos_in_the_inbox_become_a_candidate(
     assert steps["gate"]["try_number"] == 1
     assert "failed: the test accuracy" in airflow.log("retrain", refused["dag_run_id"], "gate")
     told = httpx.get(f"{alertmanager}/api/v2/alerts").json()
-    names = sorted(alert["labels"]["alertname"] for alert in told)
-    assert names == ["MeadowDrift", "MeadowRetraining"]
+    assert "MeadowRetraining" in [alert["labels"]["alertname"] for alert in told]
     assert candidate(run) == person
 
 

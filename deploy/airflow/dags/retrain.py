@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 STEP = Path(__file__).parents[1] / "step"
 PIPELINE = Path(__file__).parents[3] / "dvc.yaml"
 BRANCH = "{{ ti.xcom_pull('add') }}"
-URL = "{{ conf.get('api', 'base_url') }}/dags/{{ dag.dag_id }}/runs/{{ run_id | urlencode }}"
+URL = "{{ ti.log_url.split('/tasks/')[0] }}"
 ALERT = f"""curl --fail --silent --show-error --header 'content-type: application/json' --data '[{{
 "labels": {{"alertname": "MeadowRetraining", "severity": "ticket", "dag": "{{{{ dag.dag_id }}}}"}},
 "annotations": {{"summary": "{{{{ run_id }}}} failed", "runbook": "docs/retraining.md#it-failed"}},
