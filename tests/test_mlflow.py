@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Browser
 from clones import attempt, copied, runner, surroundings
 from environments import environment
 from mlflow_server import BUCKET, LOCK, MlflowServer
@@ -295,6 +296,29 @@ def test_the_model_answers_as_evaluate_says(
         os.killpg(serving.pid, signal.SIGKILL)
         serving.wait()
     assert [answer["probabilities"]["gold"] for answer in served] == expected
+
+
+def test_a_browser_shows_runs_and_models(
+    clone: Path, client: Any, server: MlflowServer, browser: Browser, request: pytest.FixtureRequest
+) -> None:
+    """As MLflow's own pages: the table of runs, a run's figures, the versions of the model."""
+    printed = runner(clone)(*PUSH)
+    pushed = runs(client)["v1.0.0"]
+    size, refused = (1600, 1200), ("/ajax-api/2.0/mlflow/users/current",)  # has no users
+    url = re.search(r"http\S+", printed)
+    assert url
+    with browser.visit(url[0], size=size, refused=refused, warned=True) as page:
+        page.get_by_text("v1.0.0", exact=True).first.wait_for()
+        page.locator('[col-id="attributes.`Run Name`"] button').first.click()  # shows its children
+        for name in ("probe", "grid"):
+            page.get_by_text(name, exact=True).first.wait_for()
+    run_page = f"{url[0]}/{pushed.info.run_id}"
+    with browser.visit(run_page, size=size, refused=refused, warned=True) as page:
+        page.get_by_text("evaluate.log_loss").first.wait_for()
+        page.get_by_text("first run").first.wait_for()
+    models = f"{server.url}/#/models/{request.node.name}"
+    with browser.visit(models, size=size, refused=refused, warned=True) as page:
+        page.get_by_text("prod").first.wait_for()
 
 
 def test_a_server_that_is_not_there_is_said(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

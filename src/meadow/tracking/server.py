@@ -75,7 +75,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where a browser shows the runs."""
-        return f"{os.environ[URI].rstrip('/')}/#/experiments/{self.experiment}"
+        return f"{os.environ[URI].rstrip('/')}/#/experiments/{self.experiment}/runs"
 
     def runs(self, condition: str = "") -> list[Any]:
         """Return the runs that nobody has deleted, the oldest first."""
