@@ -314,7 +314,9 @@ def test_each_alert_arrives(watched: Watched) -> None:
     """Two services are flooded, are sent noise and no photos, and end one after the other."""
     large = encoded(Image.new("RGB", (3000, 3000), "gold"), "PNG")
     url, receiver = watched.urls[0], watched.receiver
-    receiver.wait(STANDING, time.monotonic())
+    with ExitStack() as stack:
+        posting(stack, url, GOLD, clients=1, pause=0.3)
+        receiver.wait(STANDING, time.monotonic())
     headers = {"Authorization": f"Bearer {KEY}"}
     with httpx.Client(base_url=watched.urls[1], headers=headers) as client:
         answered = client.post("/predict", content=GOLD).headers["x-request-id"]
