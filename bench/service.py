@@ -512,7 +512,7 @@ def soak(bodies: list[bytes], seconds: float = 60) -> str:
 
     Raises:
         SystemExit: memory grew by more than 1 % since the second tenth of the time, or what is open
-            or counted by one.
+            or counted by one; an answer was neither the photo's nor that the queue is full.
 
     """
     with meadow() as server:
@@ -524,14 +524,18 @@ def soak(bodies: list[bytes], seconds: float = 60) -> str:
         after = server.files(), _series(server)
     tenths = [float(np.median(part)) for part in np.array_split(memory, 10)]
     p50, p99 = 1e3 * np.percentile(load.latency, (50, 99))
+    answers = zip(*np.unique(load.status, return_counts=True), strict=True)
     text = (
-        f"{rate}/s for {seconds:.0f} s: {len(load.status)} requests, {(load.status != 200).sum()}"
-        f" of them not answered with 200; p50 {p50:.0f} ms, p99 {p99:.0f} ms. Memory by tenths of"
-        f" the time: {', '.join(f'{median:.0f}' for median in tenths)} MB. Open files and lines of"
+        f"{rate}/s for {seconds:.0f} s: {len(load.status)} requests, by status"
+        f" {', '.join(f'{status}: {count}' for status, count in answers)};"
+        f" p50 {p50:.0f} ms, p99 {p99:.0f} ms. Memory by tenths of the time:"
+        f" {', '.join(f'{median:.0f}' for median in tenths)} MB. Open files and lines of"
         f" `/metrics`: {before} before, {after} after."
     )
     if tenths[-1] > 1.01 * tenths[1] or after != before:
         raise SystemExit(f"it grew\n{text}")
+    if not {*load.status.tolist()} <= {200, 429}:
+        raise SystemExit(f"not every request was answered or refused\n{text}")
     return text
 
 
