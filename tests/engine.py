@@ -47,7 +47,8 @@ def engine(folder: Path) -> Iterator[str]:
     (folder / "daemon.json").write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:
         daemon = subprocess.Popen(
-            ["dockerd", "--config-file", folder / "daemon.json"],
+            # what it mounts goes with it, even where it is killed
+            ["unshare", "--mount", "dockerd", "--config-file", folder / "daemon.json"],
             stdout=log,
             stderr=log,
             preexec_fn=end_with_parent,

@@ -382,7 +382,7 @@ def test_a_push_goes_on_in_the_run_of_the_training(
 @pytest.mark.parametrize("server", ["dead", "silent"])
 def test_a_training_needs_no_server(clone: Path, tmp_path: Path, server: str) -> None:
     """It is neither stopped nor kept waiting; a dead server is said once."""
-    folder = copied(clone, tmp_path)
+    folder = copied(clone, tmp_path / "clone")
     run = runner(folder)
     with socket.socket() as listening, (tmp_path / "stderr").open("w") as errors:
         listening.bind(("127.0.0.1", 0))
@@ -396,7 +396,7 @@ def test_a_training_needs_no_server(clone: Path, tmp_path: Path, server: str) ->
         )
         if server == "silent":
             listening.settimeout(60)
-            listening.accept()  # the sender has asked, and waits for an answer for 10 s
+            listening.accept()[0].close()  # the sender has asked, and waits for an answer for 10 s
         else:
             while not (tmp_path / "stderr").read_text():
                 time.sleep(0.1)

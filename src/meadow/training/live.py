@@ -5,7 +5,6 @@ A process of its own sends them: whatever a server does, it neither stops nor sl
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,8 +30,11 @@ def sending() -> Iterator[Callable[..., None]]:
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    # In a session of its own: Ctrl-C ends the training, and the sender says so.
-    subprocess.Popen([sys.executable, "-c", SENDER], stdin=reader, start_new_session=True)
+    # In a session of its own: Ctrl-C ends the training, and the sender says so. Nobody waits for
+    # it, which subprocess would warn of.
+    command = [sys.executable, "-c", SENDER]
+    stdin = [(os.POSIX_SPAWN_DUP2, reader, 0)]
+    os.posix_spawn(sys.executable, command, os.environ, file_actions=stdin, setsid=True)
     os.close(reader)
 
     def send(**message: Any) -> None:
