@@ -23,7 +23,9 @@ def environment(name: str, *locks: Path) -> Path:
             python = f"{sys.version_info.major}.{sys.version_info.minor}"
             subprocess.run([*uv, "venv", "-q", "--clear", "--python", python, folder], check=True)
             listed = [f"--requirements={lock}" for lock in locks]
-            install = ["pip", "install", "-q", f"--python={folder}/bin/python", *listed]
+            into = f"--python={folder}/bin/python"
+            # the certificates that this machine trusts, as pip does
+            install = ["pip", "install", "-q", "--system-certs", into, *listed]
             subprocess.run([*uv, *install], check=True)
             (folder / "made").touch()
     return folder / "bin"
