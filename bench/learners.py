@@ -8,7 +8,6 @@ which `dvc repro prepare` has run; what FOLDER holds of an earlier run is not co
     python bench/learners.py FOLDER [DEALS [LEARNER ...]]
 """
 
-import hashlib
 import json
 import os
 import resource
@@ -20,12 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from packages import installed
 
 from meadow import params
 from meadow.evaluation import metrics
 from meadow.experiments import recipes
 from meadow.inference.classifier import Classifier
-from meadow.pipeline import atomic, cache, manifest
+from meadow.pipeline import atomic, manifest
 from meadow.prepare import prepare
 from meadow.train import train
 from meadow.training.probe import FOLDS, folds
@@ -100,7 +100,7 @@ def run(name: str, task: Mapping[str, object], file: Path) -> None:
             command = [sys.executable, str(Path(__file__).resolve()), "--ours", program, *paths]
         else:
             save_renamed(arch, weights)
-            path = f"{needs()}:{path}"
+            path = f"{installed(RIVALS / 'learners.txt')}:{path}"
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             command, check=True, cwd=folder,
@@ -142,17 +142,6 @@ def save_renamed(arch: str, file: Path) -> None:
     tensors = torch.load(packaged, weights_only=True)
     names = timm.create_model(arch.removeprefix("timm/")).state_dict()
     torch.save(dict(zip(names, tensors.values(), strict=True)), file)
-
-
-def needs() -> Path:
-    """Return a folder with what the rivals need beside Meadow's environment."""
-    file = RIVALS / "learners.txt"
-    folder = cache.folder("rivals") / hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    if not folder.exists():
-        with atomic.whole(folder) as part:
-            command = ["uv", "pip", "install", "--no-deps", "--target", str(part)]
-            subprocess.run([*command, "-r", str(file)], check=True)
-    return folder
 
 
 if __name__ == "__main__":

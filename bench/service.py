@@ -23,7 +23,6 @@ run as one process and as two. The service is the code of this checkout, with it
 import argparse
 import base64
 import csv
-import hashlib
 import io
 import json
 import multiprocessing
@@ -49,11 +48,12 @@ import numpy as np
 import onnx
 import psutil
 from numpy.typing import NDArray
+from packages import installed
 from PIL import Image
 
 from meadow.inference.classifier import FOLDER, NETWORK, Classifier
 from meadow.inference.onnx_session import digest
-from meadow.pipeline import atomic, cache, image
+from meadow.pipeline import image
 from meadow.serving import server
 from meadow.serving.parent import end_with_parent
 from meadow.storage import go_tools
@@ -123,12 +123,7 @@ def meadow(**settings: str) -> Iterator[Server]:
 @contextmanager
 def rival(app: str, workers: int) -> Iterator[Server]:
     """Serve one of bench/rivals with uvicorn, and wait until it answers."""
-    needs = RIVALS / "requirements.txt"
-    folder = cache.folder("rivals") / hashlib.sha256(needs.read_bytes()).hexdigest()[:12]
-    if not folder.exists():
-        with atomic.whole(folder) as part:
-            command = ["uv", "pip", "install", "--no-deps", "--target", str(part)]
-            subprocess.run([*command, "-r", str(needs)], check=True)
+    folder = installed(RIVALS / "requirements.txt")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

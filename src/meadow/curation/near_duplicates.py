@@ -50,7 +50,8 @@ WHOLE: Windows = ((0.0, 1.0),)
 FINE: Windows = (*WHOLE, (0.0, 0.9), (0.025, 0.9), (0.05, 0.9), (0.075, 0.9), (0.1, 0.9))
 FINE_SIZE = 14  # DCT coefficients per axis
 # Candidates are found at windows that miss a crop by 0.025 at most. Of 12,000 copies two in a
-# thousand correlate by less than 0.71 there, of pairs of different photos one in 100,000 by more.
+# thousand correlate by less than 0.72 there; of pairs of different photos three in a million by
+# more.
 COARSE: Windows = (*WHOLE, (0.0, 0.9), (0.05, 0.9), (0.1, 0.9))
 COARSE_SIZE = 8
 CANDIDATE = 0.6
