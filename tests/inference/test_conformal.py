@@ -74,3 +74,14 @@ def test_too_few_photos_for_the_coverage_put_every_class_into_the_set() -> None:
     limit = conformal.threshold(probabilities, targets, 0.95)
 
     assert conformal.prediction_set(draw(50, seed=1)[0], limit).all()
+
+
+@pytest.mark.parametrize("n", [19, 30, 200])
+def test_of_few_photos_the_next_one_is_held_as_often_as_asked_for(n: int) -> None:
+    """A plain quantile of 30 scores would hold 0.935 of the next ones, not 0.95."""
+    scores = np.random.default_rng(n).uniform(size=(4000, n + 1))
+
+    held = np.mean([row[-1] <= conformal.quantile(row[:-1], 0.95) for row in scores])
+
+    assert 0.95 - 0.01 <= held <= 0.95 + 1 / (n + 1) + 0.01
+    assert conformal.quantile(scores[0, :18], 0.95) == np.inf

@@ -32,9 +32,22 @@ def threshold(probabilities: Probabilities, targets: NDArray[np.int64], coverage
         too small for that rank.
 
     """
-    scores = np.sort(_score(probabilities[np.arange(len(targets)), targets]))
+    return min(quantile(_score(probabilities[np.arange(len(targets)), targets]), coverage), 1.0)
+
+
+def quantile(scores: NDArray[np.floating], coverage: float) -> float:
+    """Return what the score of another photo does not exceed, with probability `coverage`.
+
+    Args:
+        scores: of photos like it, (n,).
+        coverage: between 0 and 1.
+
+    Returns:
+        The score of rank ceil((n + 1) coverage); infinity where n is too small for that rank.
+
+    """
     rank = math.ceil((len(scores) + 1) * coverage)
-    return float(scores[rank - 1]) if rank <= len(scores) else 1.0
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
 
 
 def _score(p: Probabilities) -> Probabilities:

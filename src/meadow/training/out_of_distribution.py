@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from meadow.inference import conformal
 from meadow.pipeline.hashing import hash_fraction
 
 K = 5
@@ -81,7 +82,7 @@ def fit(
             for i, row in enumerate(squared, start):
                 distances[i] = _distance(row, reference_groups != group[i], k)
     distances = distances[unseen:]
-    threshold = float(np.quantile(distances, coverage, method="higher"))
+    threshold = min(conformal.quantile(distances, coverage), float(distances.max()))
     return Neighbours(reference, mean, scale, k, threshold, distances)
 
 
