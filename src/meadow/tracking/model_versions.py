@@ -25,7 +25,7 @@ def sync(server: Server, runs: Mapping[str, str]) -> int:
     if not released:
         return 0
     model = _model(server)
-    known = _once(server)
+    known = _once(server, runs)
     lacking = [version for version in released if version.name not in known]
     for version in lacking:
         run = runs[version.commit]
@@ -34,7 +34,7 @@ def sync(server: Server, runs: Mapping[str, str]) -> int:
             description=f"{version.name} by {version.author}",
         )  # fmt: skip
     if lacking:
-        known = _once(server)
+        known = _once(server, runs)
     wanted = {stage: known[version.name] for version in released for stage in version.stages}
     for stage in registry.stages():
         if stage in model.aliases and stage not in wanted:
@@ -54,13 +54,16 @@ def _model(server: Server) -> Any:
         return server.client.create_registered_model(server.name)
 
 
-def _once(server: Server) -> dict[str, str]:
-    """Return the versions by release; of those that two pushes made at once the first stays."""
+def _once(server: Server, runs: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions by release, and delete those that two pushes made at once but the first.
+
+    Deleted are also those of a run that is no more, as of two that were written at once.
+    """
     known: dict[str, str] = {}
     versions = server.client.search_model_versions(f"name='{server.name}'")
     for version in sorted(versions, key=lambda version: int(version.version)):
         release = version.tags.get(RELEASE)
-        if release in known:
+        if release and (release in known or version.run_id not in runs.values()):
             server.client.delete_model_version(server.name, version.version)
         elif release:
             known[release] = str(version.version)

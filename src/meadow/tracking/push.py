@@ -60,19 +60,35 @@ def push(names: Sequence[str]) -> None:
     entries = _entries(names)
     server = Server.connect()
     with _alone(), errors():
-        runs = server.runs()
-        whole = _by_key(runs, whole=True)
-        missing = [entry for entry in entries if entry.key not in whole]
+        missing, count = _push(server, entries)
+    print(
+        f"{missing} runs written, {len(entries) - missing} were there;"
+        f" {count} versions of the model. {server.url}"
+    )
+
+
+def _push(server: Server, entries: Sequence[Entry], tries: int = 5) -> tuple[int, int]:
+    """Return how many runs were missing, and how many versions of the model there are.
+
+    Somebody else who writes the same at the same time may delete what this one has written twice.
+    Then the server refuses the next step here, and it begins again with what is there.
+    """
+    from mlflow.exceptions import RestException
+
+    runs = server.runs()
+    whole = _by_key(runs, whole=True)
+    missing = [entry for entry in entries if entry.key not in whole]
+    try:
         if missing:
             _write(server, missing, runs)
             whole = _once(server)
         _link(server, entries, whole)
         ids = {key: run.info.run_id for key, run in whole.items()}
-        count = model_versions.sync(server, ids)
-    print(
-        f"{len(missing)} runs written, {len(entries) - len(missing)} were there;"
-        f" {count} versions of the model. {server.url}"
-    )
+        return len(missing), model_versions.sync(server, ids)
+    except RestException:
+        if tries == 1:
+            raise
+        return len(missing), _push(server, entries, tries - 1)[1]
 
 
 def _entries(names: Sequence[str]) -> list[Entry]:
