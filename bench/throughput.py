@@ -14,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  # its standard name
 
@@ -53,7 +52,7 @@ def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, 
     folder = Path(params.load().data.dir)
     network, digest = features.backbone(p, weights, ready)
     photos = ready.photos("train")
-    pixels = [np.array(photos.pixels[i : i + 1]) for i in range(len(photos.rows))]
+    pixels = [photos.pixels[i : i + 1] for i in range(len(photos.rows))]
 
     def bare(threads: int) -> int:
         session = open_session(network, threads=threads)
@@ -82,7 +81,7 @@ def tuning(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, Call
     count = STEPS * batch
     everything = ready.photos("train")
     part = Photos(everything.rows[:count], everything.pixels[:count], everything.targets[:count])
-    pixels = torch.from_numpy(np.array(part.pixels))
+    pixels = torch.from_numpy(part.pixels[:])
     targets = torch.from_numpy(part.targets)
 
     def network() -> architectures.Network:

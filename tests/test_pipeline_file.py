@@ -53,6 +53,7 @@ UNREACHED: dict[str, dict[str, str]] = {
         "meadow/pipeline/hashing.py": EARLIER,
         "meadow/pipeline/manifest.py": EARLIER,
         "meadow/pipeline/parallel.py": EARLIER,
+        "meadow/pipeline/shards.py": EARLIER,
         "meadow/pipeline/splits.py": EARLIER,
     },
     "service": {
@@ -62,6 +63,7 @@ UNREACHED: dict[str, dict[str, str]] = {
         "meadow/pipeline/manifest.py": "likewise",
         "meadow/pipeline/parallel.py": "likewise",
         "meadow/pipeline/ports.py": "likewise",
+        "meadow/pipeline/shards.py": "likewise",
         "meadow/pipeline/splits.py": "likewise",
         "meadow/serving/client.py": "asks the service, for package and for `meadow predict`",
         "meadow/serving/server.py": "starts the service, for package and for the demo",

@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_photo_is_listed_once_and_packed_in_order(toy_set: Path) -> None:
-    """The manifest names each photo, and row i of train.npy is the i-th train photo of it."""
+    """The manifest names each photo, and packed photo i of a split is the i-th photo of it."""
     prepare()
     ready = manifest.load()
 
@@ -62,8 +62,8 @@ def test_the_test_photos_are_not_packed(toy_set: Path) -> None:
         "classes.json",
         "left_out.csv",
         "manifest.csv",
-        "train.npy",
-        "val.npy",
+        "train-00000.npy",
+        "val-00000.npy",
     ]
 
 
@@ -414,11 +414,28 @@ def test_a_full_disk_leaves_nothing_half_written(toy_set: Path) -> None:
     assert stage().returncode == 0
 
 
+KILLED = """
+import os, signal
+from meadow import prepare
+from meadow.pipeline import shards
+parts = shards._parts
+def killed(*arguments):
+    yield from parts(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+shards._parts = killed
+prepare.prepare()
+"""
+
+
 def test_a_killed_run_is_not_taken_for_a_whole_one(toy_set: Path) -> None:
     """What it left lies under another name, and the next run removes it."""
+    prepare()
+    before = contents(Path("data/prepared"))
+    (toy_set / "gold/new.jpg").write_bytes(encoded(photo(1000)))
+    assert subprocess.run([sys.executable, "-c", KILLED], check=False).returncode == -9
     part = Path("data/prepared.part")
-    part.mkdir()
-    (part / "train.npy").write_bytes(b"half")
+    assert (part / "train-00000.npy").exists()
+    assert contents(Path("data/prepared")) == before
 
     prepare()
 

@@ -77,7 +77,7 @@ def test_the_saved_weights_give_the_answers_of_the_served_graph(
     set_params(train={"method": method})
     train.train()
     model, tensors = Classifier.load(), load_file(MODEL / "weights.safetensors")
-    pixels = np.array(manifest.load().photos("val").pixels)
+    pixels = manifest.load().photos("val").pixels[:]
     none = Weights("none", "none")
     network = architectures.build("shufflenet_v2_x0_5", none, classes=2, size=32, seed=0)
     with torch.no_grad():
@@ -312,7 +312,7 @@ def test_finetune_goes_on_from_a_probe_of_the_train_photos(
     expected = np.exp(log_softmax(seen @ head.weight + head.bias))
 
     assert model.about["temperature"] == 1
-    assert np.abs(model.classify(val.pixels)[0] - expected).max() < 1e-4
+    assert np.abs(model.classify(val.pixels[:])[0] - expected).max() < 1e-4
     assert np.allclose(load_file(MODEL / "weights.safetensors")["weight"], head.weight)
 
 

@@ -2,8 +2,8 @@
 
 Reads:  the photos (data.dir), what was decided on some of them (data/overrides.csv), section
         `prepare` of params.yaml.
-Writes: data/prepared/ (manifest.csv, left_out.csv, classes.json, train.npy, val.npy) and
-        metrics/prepare.json.
+Writes: data/prepared/ (manifest.csv, left_out.csv, classes.json, train-*.npy, val-*.npy)
+        and metrics/prepare.json.
 """
 
 from collections import Counter
@@ -17,7 +17,8 @@ from meadow.curation.survey import Survey, survey
 from meadow.errors import MeadowError, run
 from meadow.pipeline import atomic, manifest, splits
 from meadow.pipeline.image import Preprocessing
-from meadow.pipeline.manifest import Row, Spool
+from meadow.pipeline.manifest import Row
+from meadow.pipeline.shards import Spool
 
 METRICS = Path("metrics/prepare.json")
 
@@ -35,8 +36,9 @@ def prepare() -> None:
         photo_set.refuse_small_classes()
         places = split_rows(photo_set, p)
         for name in ("train", "val"):
-            kept = zip(photo_set.originals, places, strict=True)
-            spool.pack([i for i, row in kept if row and row.split == name], out / f"{name}.npy")
+            pairs = zip(photo_set.originals, places, strict=True)
+            packed = {i: row.pixels_sha256 for i, row in pairs if row and row.split == name}
+            spool.pack([*packed], [*packed.values()], name)
         alike, rows = photos_alike(photo_set, places), [row for row in places if row]
         classes = sorted({row.label for row in rows})
         manifest.write_manifest(out, classes, Preprocessing(p.size, p.resize), rows)

@@ -1,14 +1,13 @@
 """What prepare hands on: a manifest of the photos, and the pixels that training needs.
 
 `data/prepared/` holds `manifest.csv` (one row a photo, by path), `left_out.csv` (what was not
-taken, and why), `classes.json`, and `train.npy` and `val.npy`: pixels, uint8, (n, size, size, 3),
-in the order of the manifest. The test photos are not packed: evaluate reads their files.
+taken, and why), `classes.json`, and the shards train-*.npy and val-*.npy: pixels in the order of
+the manifest. The test photos are not packed: evaluate reads their files.
 """
 
 import csv
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic
 from meadow.pipeline.image import Preprocessing
+from meadow.pipeline.shards import Pixels
 from meadow.pipeline.splits import Split
 
 FOLDER = Path("data/prepared")
@@ -61,13 +61,13 @@ class Photos:
 
     Attributes:
         rows: their rows of the manifest, length n.
-        pixels: uint8, (n, size, size, 3); memory-mapped where they come from one split.
+        pixels: uint8, (n, size, size, 3); of one split they are read when they are asked for.
         targets: index of each photo's class, (n,).
 
     """
 
     rows: Sequence[Row]
-    pixels: NDArray[np.uint8]
+    pixels: Pixels | NDArray[np.uint8]
     targets: NDArray[np.int64]
 
 
@@ -91,8 +91,7 @@ class Prepared:
     def photos(self, split: Split) -> Photos:
         """Open the packed pixels of the train or val split."""
         rows = self.split(split)
-        pixels = np.load(FOLDER / f"{split}.npy", mmap_mode="r", allow_pickle=False)
-        return Photos(rows, pixels, self.targets(rows))
+        return Photos(rows, Pixels(FOLDER, split), self.targets(rows))
 
 
 def load() -> Prepared:
@@ -127,39 +126,6 @@ def write_manifest(
     )
     records = (dict(zip(COLUMNS, astuple(row), strict=True)) for row in rows)
     write_csv(folder / "manifest.csv", COLUMNS, records)
-
-
-class Spool:
-    """Pixels of all photos in the order in which they were seen, on disk until the split is known.
-
-    A context manager that makes `folder`; its own file there goes away at the end.
-    """
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self.path = folder / "spool"
-        self.shape = (size, size, 3)
-
-    def __enter__(self) -> "Spool":
-        self.path.parent.mkdir()
-        self.file = self.path.open("w+b")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.path.unlink()
-
-    def append(self, pixels: NDArray[np.uint8]) -> None:
-        """Add one photo, (size, size, 3)."""
-        self.file.write(pixels.data)
-
-    def pack(self, places: Sequence[int], path: Path) -> None:
-        """Write the photos at these places to an .npy file, (n, size, size, 3)."""
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(places), *self.shape)}
-        with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for place in places:
-                self.file.seek(place * math.prod(self.shape))
-                file.write(self.file.read(math.prod(self.shape)))
 
 
 def write_csv(path: Path, header: Sequence[str], records: Iterable[Mapping[str, object]]) -> None:

@@ -198,7 +198,7 @@ def _key(photo: _Photo) -> str:
 
 def _pixels(photo: _Photo) -> NDArray[np.uint8]:
     part, i = photo
-    return np.ascontiguousarray(part.pixels[i : i + 1])
+    return part.pixels[i : i + 1]
 
 
 def _code(*modules: str) -> str:

@@ -246,7 +246,7 @@ def _optimizer(network: nn.Module, p: Finetune) -> torch.optim.Optimizer:
 
 
 def _pixels(photos: Photos, rows: slice | NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(np.array(photos.pixels[rows]))  # a copy: the file is read-only
+    return torch.from_numpy(photos.pixels[rows])
 
 
 def _warps(rng: np.random.Generator, n: int, strength: float) -> Tensor:
