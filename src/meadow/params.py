@@ -67,6 +67,8 @@ class Train(Section):
     arch: str = Field(min_length=1)
     weights: str = Field(min_length=1)
     precision: Literal["float32", "int8"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    autocast: Literal["auto", "float32", "bfloat16"]
     seed: int = Field(ge=0, lt=2**32)
     coverage: float = Field(gt=0.5, lt=1)
     probe: Probe

@@ -17,6 +17,7 @@ from meadow.pipeline.manifest import Photos, Row
 from meadow.prepare import prepare
 from meadow.training import finetune
 from meadow.training.data_parallel import DataParallel
+from meadow.training.device import CPU, Device
 from meadow.training.weights import Weights
 
 SIDE = 8
@@ -63,14 +64,16 @@ class Small(nn.Module):
 class Recorded:
     """Stands in for the replicas: runs each shard once, and keeps what the optimizer would see."""
 
+    device = CPU
+
     def __init__(self) -> None:
         self.sizes: list[int] = []
         self.seeds: list[int] = []
 
-    def backward(self, size: int, _loss: object, seed: int) -> float:
+    def backward(self, size: int, _loss: object, seed: int) -> Tensor:
         self.sizes.append(size)
         self.seeds.append(seed)
-        return 1.0
+        return torch.ones(())
 
 
 def rates(p: Finetune, photos: int) -> tuple[list[float], list[int], list[int]]:
@@ -193,13 +196,13 @@ def test_photos_are_augmented_and_shuffled_anew_in_each_epoch() -> None:
     for epoch in (0, 1):
         finetune._epoch(replicas, optimizer, toys(16), changed(augment=1.0), 0, epoch)
     finetune._epoch(replicas, optimizer, toys(16), P, 0, 0)
-    means = [photos.mean((1, 2, 3)).sort().values for photos in inputs]
+    means = [photos.float().mean((1, 2, 3)).sort().values for photos in inputs]
     plain = torch.from_numpy(toys(16).pixels).float().mean((1, 2, 3))
 
     assert not torch.allclose(means[0], means[1], atol=0.1)
     assert not torch.allclose(means[0], plain.sort().values, atol=0.1)
     assert torch.allclose(means[2], plain.sort().values, atol=0.1)
-    assert not torch.allclose(inputs[2].mean((1, 2, 3)), plain, atol=0.1)
+    assert not torch.allclose(inputs[2].float().mean((1, 2, 3)), plain, atol=0.1)
 
 
 def run(p: Finetune, checkpoint: Path, seed: int = 0) -> tuple[list[dict[str, float]], nn.Module]:
@@ -313,10 +316,13 @@ def test_all_that_decides_a_run_is_in_the_name_of_its_checkpoint(
 ) -> None:
     """Else a run would go on from the state of another."""
 
-    def name(content: str = "none", ready: manifest.Prepared = prepared) -> str:
-        return finetune.checkpoint(params.load().train, Weights("none", content), ready).name
+    def name(
+        content: str = "none", ready: manifest.Prepared = prepared, device: Device = CPU
+    ) -> str:
+        weights = Weights("none", content)
+        return finetune.checkpoint(params.load().train, weights, ready, device).name
 
-    names = [name(), name(content="another")]
+    names = [name(), name(content="another"), name(device=Device(dtype=torch.bfloat16))]
     for values in (
         {"arch": "resnet18"},
         {"seed": 7},

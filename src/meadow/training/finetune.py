@@ -22,11 +22,12 @@ from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Photos, Prepared
 from meadow.training.architectures import Features
 from meadow.training.data_parallel import DataParallel, trained
+from meadow.training.device import CPU, Device, ahead
 from meadow.training.weights import Weights
 
 # A run of other code is another run.
 CODE = (
-    *("finetune", "data_parallel", "architectures", "onnx_export"),
+    *("finetune", "data_parallel", "device", "architectures", "onnx_export"),
     *("features", "probe", "softmax_regression", "calibration"),  # which give the first head
 )
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "onnxruntime")
@@ -102,6 +103,7 @@ def finetune(
     checkpoint: Path,
     workers: int,
     log: Log,
+    device: Device = CPU,
 ) -> tuple[int, dict[str, float], NDArray[np.float32]]:
     """Train; leave the network with the weights of the epoch with the least val log-loss.
 
@@ -116,25 +118,27 @@ def finetune(
         checkpoint: written after each epoch; a run that finds it goes on from there.
         workers: threads; see `cpu.cores`.
         log: gets the figures of each epoch, on a resume also those of the epochs before.
+        device: what computes; the network is brought there, and back to the CPU in the end.
 
     Returns:
         The number of that epoch, its figures, and the logits of the val photos after each epoch,
         (epochs, n, classes).
 
     Raises:
-        MeadowError: the loss is not finite any more.
+        MeadowError: the loss is not finite any more, or the device's memory ends.
 
     """
+    network.to(device.kind).to(memory_format=device.memory_format)
     optimizer = _optimizer(network, p)
     state = State([], [], 0, {}, {}, {})
     first = _weights(network)
     if checkpoint.exists():
-        state = State(**torch.load(checkpoint, weights_only=True))
+        state = State(**torch.load(checkpoint, device.kind, weights_only=True))
         network.load_state_dict(state.weights)
         optimizer.load_state_dict(state.optimizer)
         for figures in state.history:
             log(figures)
-    replicas = DataParallel(network, cores(workers))
+    replicas = DataParallel(network, cores(workers), device)
     targets = torch.from_numpy(val.targets)
     start = len(state.history)
     epochs = tqdm(range(start, p.epochs), "finetune", p.epochs, initial=start, disable=None)
@@ -150,7 +154,9 @@ def finetune(
             for name, value in weights.items()
         }
         network.load_state_dict(averaged)
-        logits = replicas.outputs(len(targets), lambda net, part: net(_pixels(val, part))[0])
+        logits = replicas.outputs(
+            len(targets), lambda net, part: net(device.sent(_pixels(val, part)))[0]
+        ).cpu()
         network.load_state_dict(weights)
         figures = {
             "train/log_loss": loss,
@@ -172,10 +178,12 @@ def finetune(
         with cache.writing(checkpoint) as part:
             torch.save(vars(state), part)
     network.load_state_dict(state.best_weights)
-    return state.best, state.history[state.best], torch.stack(state.val_logits).numpy()
+    network.to("cpu").to(memory_format=torch.contiguous_format)
+    logits = torch.stack([logits.cpu() for logits in state.val_logits])
+    return state.best, state.history[state.best], logits.numpy()
 
 
-def checkpoint(p: Train, weights: Weights, ready: Prepared) -> Path:
+def checkpoint(p: Train, weights: Weights, ready: Prepared, device: Device = CPU) -> Path:
     """Return the file for the state of a run; its name is the content of all that decides it.
 
     What is decided after training, such as the precision, is not in it: two runs that differ in
@@ -186,7 +194,8 @@ def checkpoint(p: Train, weights: Weights, ready: Prepared) -> Path:
     ]
     code = [Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in CODE]
     versions = [version(library) for library in LIBRARIES]
-    key = repr((p.arch, weights.content, photos, p.finetune, p.seed, code, versions))
+    run = (p.arch, weights.content, photos, p.finetune, p.seed, device.key)
+    key = repr((run, code, versions))
     return cache.folder("checkpoints") / f"{hashlib.sha256(key.encode()).hexdigest()}.pt"
 
 
@@ -205,23 +214,30 @@ def _epoch(
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(n)
     warps = _warps(rng, n, p.augment)
-    total = 0.0
-    for step in range(steps):
-        rows = order[n * step // steps : n * (step + 1) // steps]
+    device, targets = replicas.device, torch.from_numpy(train.targets)
+    batches = [order[n * step // steps : n * (step + 1) // steps] for step in range(steps)]
+    losses = []
+
+    def load(rows: NDArray[np.int64]) -> list[Tensor]:
+        return [device.pinned(one) for one in (_pixels(train, rows), warps[rows], targets[rows])]
+
+    for step, batch in enumerate(ahead(load, batches)):
         for group in optimizer.param_groups:
             group["lr"] = p.lr * _rate((epoch + step / steps) / p.epochs)
 
-        def loss(net: nn.Module, part: slice, rows: NDArray[np.int64] = rows) -> Tensor:
-            pixels = _warped(_pixels(train, rows[part]), warps[rows[part]])
-            targets = torch.from_numpy(train.targets[rows[part]])
+        def loss(net: nn.Module, part: slice, batch: list[Tensor] = batch) -> Tensor:
+            pixels, matrices, targets = (device.sent(one[part]) for one in batch)
+            photos = _warped(pixels, matrices) if p.augment else pixels
+            logits = net(photos)[0].float()
             return F.cross_entropy(
-                net(pixels)[0], targets, reduction="sum", label_smoothing=p.label_smoothing
+                logits, targets, reduction="sum", label_smoothing=p.label_smoothing
             )
 
         drops = seed + (epoch * steps + step) * 1000
-        total += replicas.backward(len(rows), loss, drops) * len(rows)
+        losses.append(replicas.backward(len(batch[0]), loss, drops))
         optimizer.step()
-    return total / n
+    # Read at the end alone: whoever reads a tensor waits until the GPU has computed it.
+    return sum(len(rows) * float(one) for rows, one in zip(batches, losses, strict=True)) / n
 
 
 def _rate(done: float) -> float:

@@ -109,7 +109,9 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
     """
     # PyTorch, which they import, takes longer than all the rest of a probe on cached features.
     from meadow.training import architectures, finetune, onnx_export
+    from meadow.training.device import Device
 
+    device = Device.of(p)
     size, classes = ready.preprocessing.size, len(ready.classes)
     network = architectures.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
     train, val, outputs = ready.photos("train"), ready.photos("val"), ["logits", *features.OUTPUTS]
@@ -123,10 +125,11 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
     for tensor in layers[: int(p.finetune.frozen * len(layers))]:
         tensor.requires_grad_(False)
     onnx_export.exported(served, size=size, outputs=outputs)  # if it must fail, before training
-    checkpoint = finetune.checkpoint(p, weights, ready)
+    checkpoint = finetune.checkpoint(p, weights, ready, device)
     epoch, figures, val_logits = finetune.finetune(
-        served, train, val, p.finetune, p.seed, checkpoint=checkpoint, workers=workers, log=log
-    )
+        served, train, val, p.finetune, p.seed,
+        checkpoint=checkpoint, workers=workers, log=log, device=device,
+    )  # fmt: skip
     graph = onnx_export.exported(served, size=size, outputs=outputs)
     if p.precision == "int8":
         graph = quantization.int8(graph, quantization.sample(train))
@@ -143,7 +146,7 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
     return Trained(
         network=onnx_graph.with_temperature(graph, temperature, classes),
         tensors={name: tensor.numpy() for name, tensor in tensors.items()},
-        about={"epoch": epoch, "temperature": round(temperature, 6)},
+        about={"epoch": epoch, "temperature": round(temperature, 6), **device.about},
         figures=figures,
         neighbours=out_of_distribution.fit(
             vectors, texture, groups, p.coverage, unseen=len(train.rows)
