@@ -119,7 +119,7 @@ def against(own: list[Answer], strange: NDArray[np.float64]) -> float:
     """Return the AUROC of the distance: how often a strange picture is the further one."""
     near = np.array([each.distance for each in own])
     both = np.concatenate([near, strange])
-    return metrics.auroc(both, np.arange(len(both)) >= len(near))
+    return metrics.auroc(metrics.roc(both, np.arange(len(both)) >= len(near)))
 
 
 if __name__ == "__main__":

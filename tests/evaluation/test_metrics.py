@@ -22,9 +22,22 @@ def test_scikit_learn_agrees() -> None:
     assert metrics.brier(PROBABILITIES, TARGETS) == pytest.approx(
         reference.brier_score_loss(TARGETS, PROBABILITIES, scale_by_half=True, labels=[0, 1, 2])
     )
-    assert metrics.auroc(PROBABILITIES.ravel(), truth.ravel() > 0) == pytest.approx(
+    assert metrics.auroc(metrics.micro_roc(PROBABILITIES, TARGETS)) == pytest.approx(
         reference.roc_auc_score(truth.ravel(), PROBABILITIES.ravel())
     )
+
+
+def test_the_area_of_very_many_probabilities_is_near_the_exact_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are counted in steps; scikit-learn sorts them all."""
+    truth = np.eye(3)[TARGETS]
+    monkeypatch.setattr(metrics, "WHOLE", 0)
+    fpr, tpr = metrics.micro_roc(PROBABILITIES, TARGETS)
+
+    exact = reference.roc_auc_score(truth.ravel(), PROBABILITIES.ravel())
+    assert metrics.auroc((fpr, tpr)) == pytest.approx(exact, abs=1e-4)
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
 
 
 def test_scikit_learn_agrees_on_each_class() -> None:
@@ -68,7 +81,8 @@ def test_ties_in_a_score_move_together() -> None:
     tied = np.ones(10)
     positive = np.arange(10) < 5
 
-    assert metrics.auroc(tied, positive) == metrics.auroc(tied, positive[::-1]) == 0.5
+    for order in (positive, positive[::-1]):
+        assert metrics.auroc(metrics.roc(tied, order)) == 0.5
 
 
 def test_a_calibrated_model_has_a_small_ece() -> None:

@@ -15,54 +15,59 @@ from numpy.typing import NDArray
 
 from meadow.evaluation import predictions
 from meadow.pipeline.manifest import Row, write_csv
+from meadow.pipeline.probabilities import Floats, Ints, Rows, blocks, likeliest, of_targets
 
 HEADER = [
     *("rank", "path", "label", "suggested", "issue", "quality", "p_label", "p_suggested"),
     *("sha256", "group"),
 ]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
-def thresholds(probabilities: Floats, targets: Ints) -> Floats:
+def thresholds(probabilities: Rows, targets: Ints) -> Floats:
     """Return the mean probability of each class over the photos with this label, (classes,).
 
     A class without photos gets 2, which nothing reaches.
     """
-    given = np.eye(probabilities.shape[1])[targets]
-    count = given.sum(axis=0)
-    mean: Floats = np.where(count, (given * probabilities).sum(axis=0) / np.maximum(count, 1), 2.0)
+    classes = probabilities.shape[1]
+    count = np.bincount(targets, minlength=classes)
+    total = np.bincount(targets, of_targets(probabilities, targets), classes)
+    mean: Floats = np.where(count, total / np.maximum(count, 1), 2.0)
     return mean
 
 
-def quality(probabilities: Floats, targets: Ints) -> Floats:
+def quality(probabilities: Rows, targets: Ints) -> Floats:
     """Return how well each label fits its photo, 0 (badly) to 1, (n,).
 
     The probability of the label, after each class's threshold is taken off: otherwise all photos
     of a rare or hard class would come first.
     """
     expected = thresholds(probabilities, targets)
-    adjusted = probabilities - expected + expected.max()
-    fit: Floats = adjusted[np.arange(len(targets)), targets] / adjusted.sum(axis=1)
+    fit = np.empty(len(targets))
+    for part, block in blocks(probabilities):
+        adjusted = block - expected + expected.max()
+        fit[part] = adjusted[np.arange(len(block)), targets[part]] / adjusted.sum(axis=1)
     return fit
 
 
-def issues(probabilities: Floats, targets: Ints) -> NDArray[np.bool_]:
+def issues(probabilities: Rows, targets: Ints) -> NDArray[np.bool_]:
     """Return for each photo whether confident learning takes its label for wrong, (n,).
 
     That is: another class reaches its threshold, and the label is not the likeliest class.
     """
     close = 1e-6  # of two equal probabilities the label's counts
-    believed = probabilities >= thresholds(probabilities, targets) - close
-    likeliest = probabilities.argmax(axis=1)
-    guess = np.where(believed.sum(axis=1) > 1, likeliest, believed.argmax(axis=1))
-    given = probabilities[np.arange(len(targets)), targets]
-    unlikely = given + close < probabilities.max(axis=1)
-    wrong: NDArray[np.bool_] = believed.any(axis=1) & (guess != targets) & unlikely
+    reached = thresholds(probabilities, targets) - close
+    wrong = np.empty(len(targets), bool)
+    for part, block in blocks(probabilities):
+        labels = targets[part]
+        believed = block >= reached
+        guess = np.where(believed.sum(axis=1) > 1, block.argmax(axis=1), believed.argmax(axis=1))
+        given = block[np.arange(len(block)), labels]
+        unlikely = given + close < block.max(axis=1)
+        wrong[part] = believed.any(axis=1) & (guess != labels) & unlikely
     return wrong
 
 
-def write(rows: Sequence[Row], probabilities: Floats, classes: Sequence[str]) -> None:
+def write(rows: Sequence[Row], probabilities: Rows, classes: Sequence[str]) -> None:
     """Write review.csv, all photos by the quality of their label; no photos, no lines.
 
     Args:
@@ -71,7 +76,9 @@ def write(rows: Sequence[Row], probabilities: Floats, classes: Sequence[str]) ->
         classes: their names.
 
     """
-    targets = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
+    place = {name: i for i, name in enumerate(classes)}
+    targets = np.array([place[row.label] for row in rows], dtype=np.int64)
+    (best, confidence), given = likeliest(probabilities), of_targets(probabilities, targets)
     fit = quality(probabilities, targets).round(8)
     wrong = issues(probabilities, targets)
     order = sorted(range(len(rows)), key=lambda i: (fit[i], rows[i].path))
@@ -80,11 +87,11 @@ def write(rows: Sequence[Row], probabilities: Floats, classes: Sequence[str]) ->
             "rank": rank,
             "path": rows[i].path,
             "label": rows[i].label,
-            "suggested": classes[int(probabilities[i].argmax())],
+            "suggested": classes[best[i]],
             "issue": str(bool(wrong[i])).lower(),
             "quality": fit[i],
-            "p_label": probabilities[i, targets[i]],
-            "p_suggested": probabilities[i].max(),
+            "p_label": given[i],
+            "p_suggested": confidence[i],
             "sha256": rows[i].sha256,
             "group": rows[i].group,
         }

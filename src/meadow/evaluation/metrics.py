@@ -4,9 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meadow.pipeline.intervals import wilson
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from meadow.pipeline.probabilities import WHOLE, Floats, Ints, Rows, blocks, likeliest, of_targets
 
 DRAWS = 100  # of labels, for what chance does to the ECE
 TOP = 5
@@ -19,32 +17,35 @@ def clipped_log_loss(p_true: Floats) -> Floats:
     return losses
 
 
-def log_losses(probabilities: Floats, targets: Ints) -> Floats:
+def log_losses(probabilities: Rows, targets: Ints) -> Floats:
     """Return the log-loss of each photo, in nats, (n,)."""
-    return clipped_log_loss(probabilities[np.arange(len(targets)), targets])
+    return clipped_log_loss(of_targets(probabilities, targets))
 
 
-def log_loss(probabilities: Floats, targets: Ints) -> float:
+def log_loss(probabilities: Rows, targets: Ints) -> float:
     """Return the mean of -ln(probability of the true class), in nats."""
     return float(log_losses(probabilities, targets).mean())
 
 
-def brier(probabilities: Floats, targets: Ints) -> float:
+def brier(probabilities: Rows, targets: Ints) -> float:
     """Return the mean squared error of the probabilities, halved: 0 is perfect, 1 is the worst.
 
     Halved, it is the usual (p - y)^2 where there are two classes.
     """
-    truth = np.eye(probabilities.shape[1])[targets]
-    return float(((probabilities - truth) ** 2).sum(axis=1).mean() / 2)
+    errors = np.empty(len(targets))
+    for part, block in blocks(probabilities):
+        difference = block.copy()
+        difference[np.arange(len(block)), targets[part]] -= 1
+        errors[part] = (difference**2).sum(axis=1)
+    return float(errors.mean() / 2)
 
 
-def reliability(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
+def reliability(probabilities: Rows, targets: Ints) -> list[dict[str, float]]:
     """Return, for bins of equally many photos by confidence, confidence against accuracy."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == targets
-    order = np.argsort(confidence, kind="stable")
+    best, confidence = likeliest(probabilities)
+    correct = best == targets
     bins = []
-    for rows in np.array_split(order, min(BINS, len(order))):
+    for rows in _bins(confidence):
         low, high = wilson(int(correct[rows].sum()), len(rows))
         bins.append(
             {
@@ -58,7 +59,13 @@ def reliability(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
     return bins
 
 
-def abstention(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
+def _bins(confidence: Floats) -> list[Ints]:
+    """Return the places of the photos of each bin."""
+    order = np.argsort(confidence, kind="stable")
+    return np.array_split(order, min(BINS, len(order)))
+
+
+def abstention(probabilities: Rows, targets: Ints) -> list[dict[str, float]]:
     """Return the accuracy on the surest photos alone, for 5 % to 100 % of them answered."""
     correct = _correct_among_surest(probabilities, targets)
     points = []
@@ -76,32 +83,43 @@ def abstention(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
     return points
 
 
-def ece(probabilities: Floats, targets: Ints) -> float:
+def ece(probabilities: Rows, targets: Ints) -> float:
     """Return the expected calibration error: mean |confidence - accuracy| over the bins."""
-    bins = reliability(probabilities, targets)
-    gaps = [b["photos"] * abs(b["confidence"] - b["accuracy"]) for b in bins]
-    return sum(gaps) / len(targets)
+    best, confidence = likeliest(probabilities)
+    return _gap(_bins(confidence), confidence, best == targets)
 
 
-def ece_if_perfect(probabilities: Floats) -> float:
+def _gap(bins: list[Ints], confidence: Floats, correct: NDArray[np.bool_]) -> float:
+    means = ((len(rows), confidence[rows].mean(), correct[rows].mean()) for rows in bins)
+    return sum(float(n * abs(sure - right)) for n, sure, right in means) / len(correct)
+
+
+def ece_if_perfect(probabilities: Rows) -> float:
     """Return the ECE that a perfectly calibrated model of these probabilities would show.
 
     It is not 0, as the shares of a bin vary by chance: the mean over draws of the true classes from
     the probabilities themselves.
     """
-    random = np.random.default_rng(0)
-    sums = probabilities.cumsum(axis=1)
-    draws = (random.random((len(sums), 1)) * sums[:, -1:] for _ in range(DRAWS))
-    return float(np.mean([ece(probabilities, (sums < draw).sum(axis=1)) for draw in draws]))
+    best, confidence = likeliest(probabilities)
+    low, high, total = (np.empty(len(best)) for _ in range(3))  # the likeliest is drawn in between
+    for part, block in blocks(probabilities):
+        sums, rows = block.cumsum(axis=1), np.arange(len(block))
+        high[part], total[part] = sums[rows, best[part]], sums[:, -1]
+        low[part] = np.where(best[part] > 0, sums[rows, best[part] - 1], -1)
+    random, bins = np.random.default_rng(0), _bins(confidence)
+    draws = (random.random(len(total)) * total for _ in range(DRAWS))
+    return float(np.mean([_gap(bins, confidence, (low < draw) & (draw <= high)) for draw in draws]))
 
 
-def per_class(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
+def per_class(probabilities: Rows, targets: Ints) -> list[dict[str, float]]:
     """Return, for each class, its photos, recall with its 95 % interval, and precision."""
-    predicted = probabilities.argmax(axis=1)
+    predicted, classes = likeliest(probabilities)[0], probabilities.shape[1]
+    counts = [
+        np.bincount(of, minlength=classes).tolist()
+        for of in (targets, predicted, targets[predicted == targets])
+    ]
     table = []
-    for target in range(probabilities.shape[1]):
-        photos, claimed = int((targets == target).sum()), int((predicted == target).sum())
-        hits = int(((targets == target) & (predicted == target)).sum())
+    for photos, claimed, hits in zip(*counts, strict=True):
         low, high = wilson(hits, photos)
         table.append(
             {
@@ -115,20 +133,39 @@ def per_class(probabilities: Floats, targets: Ints) -> list[dict[str, float]]:
     return table
 
 
-def roc(scores: Floats, positive: NDArray[np.bool_]) -> list[dict[str, float]]:
-    """Return the points of the ROC curve of a score, from (0, 0) to (1, 1)."""
+def roc(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return the ROC curve of a score, false and true positive rate from (0, 0) to (1, 1)."""
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)  # photos of one score move together
     tpr = np.cumsum(positive[order])[last] / max(1, positive.sum())
     fpr = np.cumsum(~positive[order])[last] / max(1, (~positive).sum())
-    points = zip([0.0, *fpr], [0.0, *tpr], strict=True)
-    return [{"fpr": float(x), "tpr": float(y)} for x, y in points]
+    return np.append(0.0, fpr), np.append(0.0, tpr)
 
 
-def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
-    """Return the area under the ROC curve."""
-    points = roc(scores, positive)
-    return float(np.trapezoid([p["tpr"] for p in points], [p["fpr"] for p in points]))
+def micro_roc(probabilities: Rows, targets: Ints) -> tuple[Floats, Floats]:
+    """Return the ROC curve in which each class of each photo counts: the micro-average.
+
+    Of more than `WHOLE` probabilities those that agree in 12 binary digits count as equal.
+    """
+    n, classes = probabilities.shape
+    if n * classes <= WHOLE:
+        truth = np.eye(classes, dtype=bool)[targets]
+        return roc(probabilities[:].ravel(), truth.ravel())
+    counts = np.zeros((2, 2**18), np.int64)  # of all, and of the true ones
+    for part, block in blocks(probabilities):
+        steps = block.astype(np.float32).view(np.int32) >> 12  # 8 bits of exponent, 11 of mantissa
+        true = steps[np.arange(len(block)), targets[part]]
+        for count, some in zip(counts, (steps.ravel(), true), strict=True):
+            count += np.bincount(some, minlength=len(count))
+    falling = counts[:, counts[0] > 0][:, ::-1].cumsum(axis=1)
+    tpr, fpr = falling[1] / n, (falling[0] - falling[1]) / (n * classes - n)
+    return np.append(0.0, fpr), np.append(0.0, tpr)
+
+
+def auroc(curve: tuple[Floats, Floats]) -> float:
+    """Return the area under a ROC curve."""
+    fpr, tpr = curve
+    return float(np.trapezoid(tpr, fpr))
 
 
 def set_figures(sets: NDArray[np.bool_], targets: Ints) -> dict[str, float]:
@@ -144,7 +181,7 @@ def set_figures(sets: NDArray[np.bool_], targets: Ints) -> dict[str, float]:
 
 
 def answered_figures(
-    probabilities: Floats, targets: Ints, sets: NDArray[np.bool_], near: NDArray[np.bool_]
+    probabilities: Rows, targets: Ints, sets: NDArray[np.bool_], near: NDArray[np.bool_]
 ) -> dict[str, float]:
     """Return the share of photos that are answered, and the accuracy on those.
 
@@ -161,7 +198,7 @@ def answered_figures(
     """
     answered = (sets.sum(axis=1) == 1) & near
     n = int(answered.sum())
-    correct = int((probabilities.argmax(axis=1) == targets)[answered].sum())
+    correct = int((likeliest(probabilities)[0] == targets)[answered].sum())
     share_low, share_high = wilson(n, len(targets))
     low, high = wilson(correct, n)
     return {
@@ -174,25 +211,25 @@ def answered_figures(
     }
 
 
-def share_at_accuracy(probabilities: Floats, targets: Ints, accuracy: float) -> float:
+def share_at_accuracy(probabilities: Rows, targets: Ints, accuracy: float) -> float:
     """Return the largest share of photos, the most confident first, with at least this accuracy."""
     correct = _correct_among_surest(probabilities, targets)
     n = np.arange(1, len(correct) + 1)
     return float(np.max(n * (correct >= accuracy * n)) / len(correct))
 
 
-def _correct_among_surest(probabilities: Floats, targets: Ints) -> Ints:
+def _correct_among_surest(probabilities: Rows, targets: Ints) -> Ints:
     """Return how many of the 1 to n most confident answers are correct, (n,)."""
-    order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    correct: Ints = np.cumsum((probabilities.argmax(axis=1) == targets)[order])
+    best, confidence = likeliest(probabilities)
+    order = np.argsort(-confidence, kind="stable")
+    correct: Ints = np.cumsum((best == targets)[order])
     return correct
 
 
-def summary(probabilities: Floats, targets: Ints) -> dict[str, float | int]:
+def summary(probabilities: Rows, targets: Ints) -> dict[str, float | int]:
     """Return all figures of one set of answers."""
-    correct = probabilities.argmax(axis=1) == targets
+    correct = likeliest(probabilities)[0] == targets
     low, high = wilson(int(correct.sum()), len(targets))
-    truth = np.eye(probabilities.shape[1], dtype=bool)[targets]
     recalls = [line["recall"] for line in per_class(probabilities, targets) if line["photos"]]
     figures: dict[str, float | int] = {
         "accuracy": float(correct.mean()),
@@ -202,12 +239,22 @@ def summary(probabilities: Floats, targets: Ints) -> dict[str, float | int]:
         "brier": brier(probabilities, targets),
         "ece": ece(probabilities, targets),
         "ece_if_perfect": ece_if_perfect(probabilities),
-        "auroc": auroc(probabilities.ravel(), truth.ravel()),
+        "auroc": auroc(micro_roc(probabilities, targets)),
         "macro_recall": sum(recalls) / len(recalls),
         "worst_recall": min(recalls),
         "share_at_99": share_at_accuracy(probabilities, targets, 0.99),
     }
     if probabilities.shape[1] > TOP:
-        top = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-        figures[f"top_{TOP}_accuracy"] = float((top == targets[:, None]).any(axis=1).mean())
+        figures[f"top_{TOP}_accuracy"] = float(_in_top(probabilities, targets).mean())
     return figures
+
+
+def _in_top(probabilities: Rows, targets: Ints) -> NDArray[np.bool_]:
+    """Return whether fewer than `TOP` classes come before the true one, (n,)."""
+    inside = np.empty(len(targets), bool)
+    for part, block in blocks(probabilities):
+        labels = targets[part][:, None]
+        own = np.take_along_axis(block, labels, axis=1)
+        before = (block > own) | ((block == own) & (np.arange(block.shape[1]) < labels))
+        inside[part] = before.sum(axis=1) < TOP
+    return inside

@@ -92,7 +92,9 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
             "temperature": round(head.temperature, 6),
         },
         figures={"cv/log_loss": head.log_loss[head.l2]},
-        neighbours=out_of_distribution.fit(examples.features, texture, examples.groups, p.coverage),
+        neighbours=out_of_distribution.fit(
+            examples.features, texture, examples.groups, p.coverage, workers=workers
+        ),
         set_threshold=conformal.threshold(
             np.exp(head.held_out, dtype=np.float64), examples.targets, p.coverage
         ),
@@ -149,7 +151,7 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
         about={"epoch": epoch, "temperature": round(temperature, 6), **device.about},
         figures=figures,
         neighbours=out_of_distribution.fit(
-            vectors, texture, groups, p.coverage, unseen=len(train.rows)
+            vectors, texture, groups, p.coverage, unseen=len(train.rows), workers=workers
         ),
         set_threshold=conformal.threshold(np.exp(held_out), val.targets, p.coverage),
         unseen=np.exp(log_softmax(val_logits[epoch].astype(np.float64) / temperature)),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from meadow.inference import conformal
+from meadow.pipeline import parallel
 from meadow.pipeline.hashing import hash_fraction
 
 K = 5
@@ -49,11 +50,18 @@ class Neighbours:
 
 
 def fit(
-    features: Vectors, texture: Vectors, groups: Sequence[str], coverage: float, unseen: int = 0
+    features: Vectors,
+    texture: Vectors,
+    groups: Sequence[str],
+    coverage: float,
+    unseen: int = 0,
+    *,
+    workers: int = 0,
 ) -> Neighbours:
     """Choose the reference, and the threshold that the share `coverage` of photos passes.
 
-    Each photo is judged without its own group of near-duplicates, as a new photo will be.
+    Each photo is judged without its own group of near-duplicates, as a new photo will be. Points
+    are made a block at a time: those of all photos would be as large as the features.
 
     Args:
         features: (n, d).
@@ -62,31 +70,37 @@ def fit(
         coverage: share of photos like these that are to pass.
         unseen: the photos from this place on set the threshold: those that the network was not
             trained on. A frozen network was trained on none.
+        workers: see `cpu.cores`.
 
     """
     mean = texture.mean(axis=0)
     scale = 1 / np.maximum(texture.std(axis=0), 1e-6) / np.sqrt(texture.shape[1])
-    norms = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    content = FEATURES_WEIGHT * features / norms
-    points = np.concatenate([content, (texture - mean) * scale], axis=1).astype(np.float32)
-    order = sorted(range(len(points)), key=lambda i: (hash_fraction(groups[i]), i))[:REFERENCES]
+
+    def points(places: slice | Sequence[int]) -> Vectors:
+        shown = features[places]
+        norms = np.maximum(np.linalg.norm(shown, axis=1, keepdims=True), 1e-12)
+        textured = (texture[places] - mean) * scale
+        return np.concatenate([FEATURES_WEIGHT * shown / norms, textured], axis=1, dtype=np.float32)
+
+    n = len(features)
+    order = sorted(range(n), key=lambda i: (hash_fraction(groups[i]), i))[:REFERENCES]
     _, group = np.unique(groups, return_inverse=True)
-    reference, reference_groups = points[order], group[order]
+    reference, reference_groups = points(order), group[order]
     k = min(K, len(order) - 1) or 1
-    squares = (points**2).sum(axis=1)
-    distances = np.empty(len(points))
+    squares = (reference**2).sum(axis=1)
+
+    def judged(start: int) -> Vectors:
+        block = slice(start, start + BLOCK)
+        new = points(block)
+        squared = squares - 2 * new @ reference.T + (new**2).sum(axis=1)[:, None]
+        farthest = squared.max(axis=1)  # for a photo of whose group nearly all the reference is
+        squared[reference_groups == group[block, None]] = np.inf
+        kth = np.partition(squared, k - 1, axis=1)[:, k - 1]
+        return np.sqrt(np.maximum(np.where(np.isfinite(kth), kth, farthest), 0))
+
+    starts = range(unseen, n, BLOCK)
     with threadpool_limits(1):
-        for start in range(unseen, len(points), BLOCK):
-            block = slice(start, start + BLOCK)
-            squared = squares[order] - 2 * points[block] @ reference.T + squares[block, None]
-            for i, row in enumerate(squared, start):
-                distances[i] = _distance(row, reference_groups != group[i], k)
-    distances = distances[unseen:]
+        blocks = parallel.ordered(judged, starts, workers=workers, title="distances", unit="block")
+        distances = np.concatenate(list(blocks), dtype=np.float64)
     threshold = min(conformal.quantile(distances, coverage), float(distances.max()))
     return Neighbours(reference, mean, scale, k, threshold, distances)
-
-
-def _distance(squared: Vectors, other: NDArray[np.bool_], k: int) -> float:
-    others = squared[other]
-    kth = np.partition(others, k - 1)[k - 1] if len(others) >= k else squared.max()
-    return float(np.sqrt(max(kth, 0)))

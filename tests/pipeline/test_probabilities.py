@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from meadow.pipeline import probabilities
+from meadow.pipeline.probabilities import KEPT, blocks, likeliest, of_targets, store, stored
+
+CLASSES = 3 * KEPT
+
+
+def draw(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-probabilities of very unequal classes, (n, CLASSES), and labels at random."""
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(n, CLASSES))
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return log_p.astype(np.float32), rng.integers(0, CLASSES, n)
+
+
+def test_the_likeliest_classes_and_the_label_are_kept_as_they_are() -> None:
+    """Labels are mostly not among the likeliest here; the others share the rest evenly."""
+    log_p, targets = draw()
+    p = np.exp(log_p.astype(np.float64))
+    kept = stored(store(log_p, targets, whole=False), CLASSES)
+
+    assert likeliest(kept)[0].tolist() == p.argmax(axis=1).tolist()
+    assert likeliest(kept)[1] == pytest.approx(p.max(axis=1), abs=1e-7)
+    assert of_targets(kept, targets) == pytest.approx(p[np.arange(40), targets], abs=1e-7)
+    assert kept[:].sum(axis=1) == pytest.approx(1)
+    first = np.argsort(-p, axis=1)[:, : KEPT - 1]
+    assert np.take_along_axis(kept[:], first, axis=1) == pytest.approx(
+        np.take_along_axis(p, first, axis=1), abs=1e-7
+    )
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_blocks_give_every_photo_once(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    """In their order, however many are taken at once."""
+    log_p, targets = draw()
+    p = stored(store(log_p, targets, whole=whole), CLASSES)
+    monkeypatch.setattr(probabilities, "AT_ONCE", 7 * CLASSES)
+
+    assert np.array_equal(np.concatenate([block for _, block in blocks(p)]), p[:])
+    assert [part.stop - part.start for part, _ in blocks(p)] == [7, 7, 7, 7, 7, 5]
+
+
+def test_few_photos_are_kept_whole() -> None:
+    """To the bit."""
+    log_p, targets = draw()
+
+    assert store(log_p, targets, whole=True) is log_p
+    assert np.array_equal(stored(log_p, CLASSES)[:], np.exp(log_p, dtype=np.float64))
