@@ -20,6 +20,7 @@ from meadow.inference.reference import MOST, Reference
 from meadow.inference.signals import DIGITS, LOOK, look
 from meadow.pipeline import atomic, manifest
 from meadow.pipeline.manifest import Prepared, Row
+from meadow.pipeline.probabilities import likeliest
 from meadow.training import onnx_graph
 from meadow.training.live import sending
 from meadow.training.methods import METHODS, Trained
@@ -85,10 +86,11 @@ def reference(ready: Prepared, trained: Trained) -> Reference:
     for split in (ready.photos("train"), ready.photos("val")):
         rows += split.rows
         looks += [look(photo) for photo in split.pixels]
-    unseen = slice(len(rows) - len(trained.unseen), None)
+    unseen = slice(len(rows) - trained.unseen.shape[0], None)
     rows, looks = rows[unseen], looks[unseen]
+    predicted, confidence = likeliest(trained.unseen)
     signals = {
-        "confidence": trained.unseen.max(axis=1).round(DIGITS),
+        "confidence": confidence.round(DIGITS),
         "distance": trained.neighbours.distances.round(DIGITS),
         "bytes": np.array([row.size for row in rows], np.float64),
         **{name: np.array([values[name] for values in looks]) for name in LOOK},
@@ -97,7 +99,7 @@ def reference(ready: Prepared, trained: Trained) -> Reference:
     return Reference(
         signals={name: values[chosen] for name, values in signals.items()},
         actual=ready.targets(rows)[chosen],
-        predicted=trained.unseen.argmax(axis=1)[chosen],
+        predicted=predicted[chosen],
     )
 
 

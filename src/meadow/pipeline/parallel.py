@@ -1,8 +1,8 @@
 """Work on many items at once, in order, in bounded memory, with a progress bar."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -33,14 +33,21 @@ def ordered(
     """
     threads = cores(workers)
     pool = ThreadPoolExecutor(threads)
-    submitted = (pool.submit(work, item) for item in items)
-    futures: deque[Future[R]] = deque()
     try:
         with tqdm(total=len(items), desc=title, unit=unit, disable=None) as bar:
-            futures.extend(islice(submitted, max(WINDOW, 2 * threads)))
-            while futures:
-                yield futures.popleft().result()
+            for result in in_order(pool, work, items, window=max(WINDOW, 2 * threads)):
+                yield result
                 bar.update()
-                futures.extend(islice(submitted, 1))
     finally:  # after an error, or when nobody takes the rest
         pool.shutdown(cancel_futures=True)
+
+
+def in_order(
+    pool: Executor, work: Callable[[T], R], items: Iterable[T], *, window: int
+) -> Iterator[R]:
+    """Yield `work(item)` for each item, in order; `window` of them are in work or not yet taken."""
+    submitted = (pool.submit(work, item) for item in items)
+    futures: deque[Future[R]] = deque(islice(submitted, window))
+    while futures:
+        yield futures.popleft().result()
+        futures.extend(islice(submitted, 1))
