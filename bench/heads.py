@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from meadow.evaluation import label_issues, metrics
 from meadow.inference import conformal
-from meadow.training import out_of_distribution, probe
+from meadow.pipeline import probabilities
+from meadow.pipeline.probabilities import Rows, likeliest
+from meadow.training import out_of_distribution, probe, scratch
 from meadow.training.probe import Examples
 
 SIZES = ["400x2", "4300x5", "50000x10", "50000x100"]
@@ -42,7 +44,7 @@ def draw(photos: int, classes: int) -> Examples:
     spread = np.sqrt(noise * FEATURES / noise.sum()).astype(np.float32)
     between = BETWEEN * means * FEATURES / means.sum()
     centres = chance.standard_normal((classes, FEATURES)) * np.sqrt(between)
-    features = np.empty((photos, FEATURES), np.float32)
+    features = scratch.empty((photos, FEATURES))
     for i in range(0, photos, 4096):
         block = targets[i : i + 4096]
         rows = chance.standard_normal((len(block), FEATURES), np.float32) * spread
@@ -51,13 +53,13 @@ def draw(photos: int, classes: int) -> Examples:
     return Examples(features, targets, [f"{i:08x}" for i in range(photos)], classes)
 
 
-def ours(examples: Examples) -> NDArray[np.float64]:
+def ours(examples: Examples) -> Rows:
     """Do what train does with features, and evaluate with the cross-validation."""
     texture = np.random.default_rng(1).standard_normal((len(examples.targets), TEXTURE), np.float32)
     head = probe.fit(examples)
-    held_out = np.exp(head.held_out, dtype=np.float64)
-    conformal.threshold(held_out, examples.targets, COVERAGE)
     out_of_distribution.fit(examples.features, texture, examples.groups, COVERAGE)
+    held_out = probabilities.stored(head.held_out, examples.classes)
+    conformal.threshold(held_out, examples.targets, COVERAGE)
     metrics.summary(held_out, examples.targets)
     label_issues.quality(held_out, examples.targets)
     label_issues.issues(held_out, examples.targets)
@@ -84,14 +86,14 @@ def scikit_learn(examples: Examples) -> NDArray[np.float64]:
     return best
 
 
-def measure(learner: Callable[[Examples], NDArray[np.float64]], photos: int, classes: int) -> None:
+def measure(learner: Callable[[Examples], Rows], photos: int, classes: int) -> None:
     """Print a line of the table."""
     examples = draw(photos, classes)
     started, since = time.process_time(), time.perf_counter()
     p = learner(examples)
     seconds, elapsed = time.process_time() - started, time.perf_counter() - since
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    accuracy = (p.argmax(axis=1) == examples.targets).mean()
+    accuracy = (likeliest(p)[0] == examples.targets).mean()
     print(
         f"| {photos:,} x {classes:,} | {learner.__name__} | {seconds:.1f} | {elapsed:.1f}"
         f" | {memory:,.0f} | {accuracy:.4f} | {metrics.log_loss(p, examples.targets):.4f} |",

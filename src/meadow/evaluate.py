@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from meadow import params
 from meadow.errors import run
@@ -23,6 +22,7 @@ from meadow.inference import classifier
 from meadow.inference.classifier import Answer, Classifier
 from meadow.pipeline import atomic, manifest, parallel, provenance
 from meadow.pipeline.manifest import Prepared, Row
+from meadow.pipeline.probabilities import Rows, stored
 
 PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 
@@ -73,7 +73,7 @@ def evaluate() -> None:
     )
 
 
-def cross_validated(ready: Prepared) -> tuple[list[Row], NDArray[np.float64]]:
+def cross_validated(ready: Prepared) -> tuple[list[Row], Rows]:
     """Return what train's cross-validation says of each train and val photo.
 
     Returns:
@@ -84,8 +84,9 @@ def cross_validated(ready: Prepared) -> tuple[list[Row], NDArray[np.float64]]:
     file = classifier.FOLDER / classifier.HELD_OUT
     if not file.exists():
         return [], np.zeros((0, len(ready.classes)))
-    p = np.exp(np.load(file), dtype=np.float64)
-    p /= p.sum(axis=1, keepdims=True)  # they were rounded to float32
+    p = stored(np.load(file), len(ready.classes))
+    if isinstance(p, np.ndarray):
+        p /= p.sum(axis=1, keepdims=True)  # they were rounded to float32
     return ready.split("train") + ready.split("val"), p
 
 

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from meadow.pipeline import probabilities
-from meadow.pipeline.probabilities import KEPT, blocks, likeliest, of_targets, store, stored
+from meadow.pipeline.probabilities import (
+    KEPT,
+    PAIR,
+    blocks,
+    likeliest,
+    of_targets,
+    room,
+    store,
+    stored,
+)
 
 CLASSES = 3 * KEPT
 
@@ -19,7 +28,7 @@ def test_the_likeliest_classes_and_the_label_are_kept_as_they_are() -> None:
     """Labels are mostly not among the likeliest here; the others share the rest evenly."""
     log_p, targets = draw()
     p = np.exp(log_p.astype(np.float64))
-    kept = stored(store(log_p, targets, whole=False), CLASSES)
+    kept = stored(store(log_p, targets, np.empty(0, PAIR)), CLASSES)
 
     assert likeliest(kept)[0].tolist() == p.argmax(axis=1).tolist()
     assert likeliest(kept)[1] == pytest.approx(p.max(axis=1), abs=1e-7)
@@ -31,11 +40,11 @@ def test_the_likeliest_classes_and_the_label_are_kept_as_they_are() -> None:
     )
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_blocks_give_every_photo_once(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+@pytest.mark.parametrize("kind", [np.float32, PAIR])
+def test_blocks_give_every_photo_once(monkeypatch: pytest.MonkeyPatch, kind: np.dtype) -> None:
     """In their order, however many are taken at once."""
     log_p, targets = draw()
-    p = stored(store(log_p, targets, whole=whole), CLASSES)
+    p = stored(store(log_p, targets, like=np.empty(0, kind)), CLASSES)
     monkeypatch.setattr(probabilities, "AT_ONCE", 7 * CLASSES)
 
     assert np.array_equal(np.concatenate([block for _, block in blocks(p)]), p[:])
@@ -46,5 +55,13 @@ def test_few_photos_are_kept_whole() -> None:
     """To the bit."""
     log_p, targets = draw()
 
-    assert store(log_p, targets, whole=True) is log_p
+    assert store(log_p, targets, like=room(40, CLASSES)) is log_p
     assert np.array_equal(stored(log_p, CLASSES)[:], np.exp(log_p, dtype=np.float64))
+
+
+def test_of_many_the_likeliest_are_kept() -> None:
+    """Unless they are so few that all take hardly more."""
+    assert room(10**6, 2 * KEPT).dtype == np.float32
+    assert room(10, 10**5).dtype == np.float32
+    many = room(10**6, 2 * KEPT + 1)
+    assert (many.dtype, many.shape) == (PAIR, (10**6, KEPT))

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from meadow.evaluation import label_issues, metrics
+from meadow.pipeline import probabilities
+from meadow.pipeline.probabilities import KEPT, likeliest, of_targets, stored
 from meadow.training import probe, softmax_regression
 from meadow.training.calibration import calibrate, log_softmax
 from meadow.training.probe import L2_PATH, Examples, fit, folds
@@ -80,6 +83,44 @@ def test_any_number_of_threads_gives_the_same_bytes(
     assert one.log_loss == two.log_loss
     for name in ("weight", "bias", "held_out", "as_served"):
         assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_large_set_has_the_bytes_that_folds_side_by_side_give(
+    monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """There blocks of photos are, and a block whole of what is small there is not."""
+    data = examples(n=1000, noise=3)
+    monkeypatch.setattr(softmax_regression, "BLOCK", 64)
+    small = fit(data, 0.1)
+    monkeypatch.setattr(probe, "CROWD", 0)
+    large = fit(data, 0.1, workers=workers)
+
+    assert large.log_loss == small.log_loss
+    for name in ("weight", "bias", "held_out", "as_served"):
+        assert getattr(large, name).tobytes() == getattr(small, name).tobytes()
+
+
+def test_of_many_classes_the_likeliest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the probabilities that all have; a sample of the photos chooses the temperature."""
+    classes = 3 * KEPT
+    data = examples(n=8 * classes, d=60, classes=classes, noise=2)
+    whole = fit(data, 0.01)
+    for module in (probe, probabilities):
+        monkeypatch.setattr(module, "WHOLE", 4 * classes**2)  # every second photo
+    monkeypatch.setattr(softmax_regression, "BLOCK", 101)
+    kept = fit(data, 0.01)
+    p, all_p = stored(kept.held_out, classes), np.exp(whole.held_out, dtype=np.float64)
+
+    assert kept.held_out.shape == (len(data.targets), KEPT)
+    assert kept.temperature == pytest.approx(whole.temperature, rel=0.03)
+    assert of_targets(p, data.targets) == pytest.approx(of_targets(all_p, data.targets), abs=0.02)
+    assert (likeliest(p)[0] == likeliest(all_p)[0]).mean() > 0.99
+    assert metrics.summary(p, data.targets) == pytest.approx(
+        metrics.summary(all_p, data.targets), abs=0.01
+    )
+    issues = label_issues.issues(p, data.targets) == label_issues.issues(all_p, data.targets)
+    assert issues.mean() > 0.98
 
 
 def test_the_penalty_is_chosen_by_cross_validation() -> None:

@@ -10,6 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from meadow.pipeline.probabilities import Rows, of_targets
+
 Probabilities = NDArray[np.float64]
 
 
@@ -19,7 +21,7 @@ def prediction_set(probabilities: Probabilities, limit: float) -> NDArray[np.boo
     return inside
 
 
-def threshold(probabilities: Probabilities, targets: NDArray[np.int64], coverage: float) -> float:
+def threshold(probabilities: Rows, targets: NDArray[np.int64], coverage: float) -> float:
     """Return the score up to which a class is in the set.
 
     Args:
@@ -32,7 +34,7 @@ def threshold(probabilities: Probabilities, targets: NDArray[np.int64], coverage
         too small for that rank.
 
     """
-    return min(quantile(_score(probabilities[np.arange(len(targets)), targets]), coverage), 1.0)
+    return min(quantile(_score(of_targets(probabilities, targets)), coverage), 1.0)
 
 
 def quantile(scores: NDArray[np.floating], coverage: float) -> float:

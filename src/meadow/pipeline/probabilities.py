@@ -63,9 +63,19 @@ class Likeliest:
         return kept / np.maximum(total, 1)[:, None], left
 
 
-def store(log_p: NDArray[np.float32], targets: Ints, *, whole: bool) -> NDArray[Any]:
-    """Return what is kept of log-probabilities, (n, k): themselves, or pairs, (n, `KEPT`)."""
-    if whole:
+def room(n: int, classes: int) -> NDArray[Any]:
+    """Return an array for what is kept: log-probabilities, (n, k), or pairs, (n, `KEPT`).
+
+    All are kept where that takes little, or hardly more than a part of them.
+    """
+    if n * classes <= WHOLE or classes <= 2 * KEPT:
+        return np.empty((n, classes), np.float32)
+    return np.empty((n, KEPT), PAIR)
+
+
+def store(log_p: NDArray[np.float32], targets: Ints, like: NDArray[Any]) -> NDArray[Any]:
+    """Return what is kept of log-probabilities, (n, k), in an array `like` that of `room`."""
+    if like.dtype != PAIR:
         return log_p
     rows = np.arange(len(log_p))[:, None]
     places = np.argpartition(log_p, -KEPT, axis=1)[:, -KEPT:]

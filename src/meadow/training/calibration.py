@@ -7,22 +7,35 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
+AT_ONCE = 2**22  # numbers of a block
 
-def calibrate(logits: NDArray[Any], targets: Ints) -> float:
+
+def calibrate(logits: NDArray[Any], targets: Ints, photos: int | None = None) -> float:
     """Return the temperature, 0.05 to 20, that gives logits (n, classes) the least log-loss.
 
     What logits are divided by (Guo et al. 2017, arXiv 1706.04599). The targets are smoothed as if
     each class had been seen once more (Platt 1999): a few photos that are all classified correctly
     do not prove certainty.
+
+    Args:
+        logits: of all photos, or of a sample of them.
+        targets: class index, (n,).
+        photos: how many there are, where these are a sample.
+
     """
     n, classes = logits.shape
+    seen = photos or n
     centred = logits - logits.mean(axis=1, keepdims=True)
-    wanted = centred[np.arange(n), targets].sum(dtype=np.float64) * n / (n + classes)
+    wanted = centred[np.arange(n), targets].sum(dtype=np.float64) * seen / (seen + classes)
+    rows = max(1, AT_ONCE // classes)
+    blocks = [centred[start : start + rows] for start in range(0, n, rows)]
     cold, hot = -3.0, 3.0
     for _ in range(25):  # halvings: the log-loss is convex in 1/temperature
         middle = (cold + hot) / 2
-        weighted = np.exp(log_softmax(centred / float(np.exp(middle)))) * centred
-        cold, hot = (middle, hot) if weighted.sum(dtype=np.float64) > wanted else (cold, middle)
+        divisor = float(np.exp(middle))
+        weighted = (np.exp(log_softmax(block / divisor)) * block for block in blocks)
+        total = sum(block.sum(dtype=np.float64) for block in weighted)
+        cold, hot = (middle, hot) if total > wanted else (cold, middle)
     return float(np.exp((cold + hot) / 2))
 
 

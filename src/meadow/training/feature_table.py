@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from meadow.errors import MeadowError
 from meadow.pipeline import cache
+from meadow.training import scratch
 
 FORMAT = "3"  # of a row: another one where `features.py` makes other bytes
 
@@ -73,18 +75,20 @@ def add(table: sqlite3.Connection, key: str, features: bytes, texture: bytes) ->
 def read(table: sqlite3.Connection, keys: Sequence[str]) -> list[NDArray[np.float32]]:
     """Read features and texture of photos, each (n, ...), without a second copy of them all.
 
+    Large ones lie on disk: see `scratch`.
+
     Raises:
         KeyError: a photo is not there.
 
     """
     arrays: list[NDArray[np.float32]] = []
     query = "SELECT features, texture FROM features WHERE pixels = ?"
-    for i, key in enumerate(keys):
+    for i, key in enumerate(tqdm(keys, desc="reading features", delay=2, disable=None)):
         blobs = table.execute(query, (key,)).fetchone()
         if blobs is None:
             raise KeyError(key)
         row = [np.frombuffer(blob, np.float32) for blob in blobs]
-        arrays = arrays or [np.empty((len(keys), len(vector)), np.float32) for vector in row]
+        arrays = arrays or [scratch.empty((len(keys), len(vector))) for vector in row]
         for array, vector in zip(arrays, row, strict=True):
             array[i] = vector
     return arrays

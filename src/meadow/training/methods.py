@@ -14,6 +14,7 @@ from onnx import ModelProto
 from meadow.inference import conformal
 from meadow.params import Train
 from meadow.pipeline.manifest import Prepared
+from meadow.pipeline.probabilities import Rows, stored
 from meadow.training import features, onnx_graph, out_of_distribution, probe, quantization
 from meadow.training.calibration import calibrate, cross_fitted, log_softmax
 from meadow.training.out_of_distribution import Neighbours
@@ -55,8 +56,8 @@ class Trained:
     figures: dict[str, float]
     neighbours: Neighbours
     set_threshold: float
-    unseen: NDArray[np.float64]
-    held_out: NDArray[np.float32] | None = None
+    unseen: Rows
+    held_out: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
     examples, texture = features.examples(backbone, digest, ready, workers=workers)
     l2 = None if p.probe.l2 == "auto" else p.probe.l2
     head = probe.fit(examples, l2, workers=workers)
+    held_out = stored(head.held_out, examples.classes)
     for log_loss in head.log_loss.values():
         log({"cv/log_loss": log_loss})
     return Trained(
@@ -95,10 +97,8 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
         neighbours=out_of_distribution.fit(
             examples.features, texture, examples.groups, p.coverage, workers=workers
         ),
-        set_threshold=conformal.threshold(
-            np.exp(head.held_out, dtype=np.float64), examples.targets, p.coverage
-        ),
-        unseen=np.exp(head.as_served, dtype=np.float64),
+        set_threshold=conformal.threshold(held_out, examples.targets, p.coverage),
+        unseen=stored(head.as_served, examples.classes),
         held_out=head.held_out,
     )
 

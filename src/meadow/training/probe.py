@@ -1,13 +1,14 @@
 """The head of a probe: softmax regression on frozen features, its penalty chosen, calibrated.
 
-Folds run side by side, one thread each and photos in order: any number of threads gives the same
-bytes.
+Folds run side by side, one thread each; in a large set they run one after another, and blocks of
+photos side by side. What is summed is summed in order: any number of threads gives the same bytes.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise, repeat
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,21 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from meadow.pipeline import probabilities
 from meadow.pipeline.cpu import cores
 from meadow.pipeline.hashing import hash_fraction
+from meadow.pipeline.parallel import in_order
+from meadow.pipeline.probabilities import WHOLE
 from meadow.training.calibration import Ints, calibrate, log_softmax
-from meadow.training.softmax_regression import Doubles, Singles, TrainingSet, principal_axes
+from meadow.training.softmax_regression import (
+    MANY,
+    Doubles,
+    Map,
+    Singles,
+    TrainingSet,
+    in_blocks,
+    principal_axes,
+)
 
 # Strongest first, as each fit starts from the one before; the first that does worse than the one
 # before it is the last that is tried.
@@ -26,6 +38,7 @@ L2_PATH = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
 WEAKEST = 0.4  # least penalty of the path, times photos: weaker ones win by chance alone
 FOLDS = 5
 NESTED = 1000  # photos from which choosing flatters the log-loss by a tenth of its standard error
+CROWD = 2**16  # photos of which more are a large set, as more than `MANY` weights are
 AHEAD = 0.9  # how far a fit starts along the last step of the path: a third of the passes less
 
 
@@ -39,8 +52,8 @@ class Head:
         l2: the penalty, for features scaled to a mean variance of 1.
         temperature: what the logits were divided by.
         log_loss: out of fold and before calibration, for each penalty that was tried.
-        held_out: log-probabilities of each example by a head that never saw its group, (n,
-            classes): the cross-validation.
+        held_out: log-probabilities of each example by a head that never saw its group, as
+            `probabilities.store` keeps them: the cross-validation.
         as_served: likewise, but with the penalty and the temperature of this head: how sure it is
             of new photos. `held_out` is less sure, as each fold chooses for itself.
 
@@ -51,8 +64,8 @@ class Head:
     l2: float
     temperature: float
     log_loss: dict[float, float]
-    held_out: Singles
-    as_served: Singles
+    held_out: NDArray[Any]
+    as_served: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -80,32 +93,50 @@ def fit(examples: Examples, l2: float | None = None, *, workers: int = 0) -> Hea
     from the others, and so, in nested cross-validation, does the penalty. From `NESTED` photos on
     one penalty is chosen for all folds.
     """
+    n, classes = len(examples.targets), examples.classes
+    nested = l2 is None and n < NESTED
     fold = folds(examples.groups, examples.targets, FOLDS)
     order = np.argsort(fold, kind="stable")
-    inner = folds(examples.groups, examples.targets, FOLDS, salt="inner")[order]
+    if nested:
+        inner = folds(examples.groups, examples.targets, FOLDS, salt="inner")[order]
     fold = fold[order]
+    threads = cores(workers)
     with (
         threadpool_limits(1),
-        ThreadPoolExecutor(cores(workers)) as pool,
+        ThreadPoolExecutor(threads) as pool,
         tqdm(desc="head", unit="step", delay=2, disable=None) as bar,
     ):
-        coordinates, variances, mean, back = principal_axes(examples.features, order, bar.update)
+        side_by_side: Map = partial(in_order, pool, window=threads + 2)
+        coordinates, variances, mean, back = principal_axes(
+            examples.features, order, bar.update, side_by_side
+        )
         targets = examples.targets[order]
-        photos = TrainingSet(coordinates, variances, targets, examples.classes, bar.update)
-        chosen = _choose(photos, fold, L2_PATH if l2 is None else (l2,), pool.map)
+        large = n > CROWD or len(back.T) * classes > MANY
+        by_fold, by_block = (map, side_by_side) if large else (side_by_side, map)
+        photos = TrainingSet(coordinates, variances, targets, classes, bar.update, by_block)
+        chosen = _choose(photos, fold, L2_PATH if l2 is None else (l2,), by_fold)
 
-        def judge(part: slice) -> Singles:
-            if l2 is None and len(fold) < NESTED:
-                rest = np.delete(np.arange(len(fold)), part)
+        held_out, as_served = (probabilities.room(n, classes) for _ in range(2))
+
+        def judge(k: int) -> None:
+            part, weights = _parts(fold)[k], chosen.without[k]
+            if nested:
+                rest = np.delete(np.arange(n), part)
                 rest = rest[np.argsort(inner[rest], kind="stable")]
-                nested = _choose(photos.take(rest), inner[rest], L2_PATH, map)
-                return log_softmax(photos.logits(part, nested.weights) / nested.temperature)
-            others = np.delete(chosen.logits, part, axis=0)
-            return log_softmax(chosen.logits[part] / calibrate(others, np.delete(targets, part)))
+                choice = _choose(photos.take(rest), inner[rest], L2_PATH, map)
+                _answer(photos, part, choice.weights, choice.temperature, order, held_out)
+            else:
+                others = (chosen.sample < part.start) | (chosen.sample >= part.stop)
+                temperature = calibrate(
+                    chosen.logits[others],
+                    targets[chosen.sample[others]],
+                    n - (part.stop - part.start),
+                )
+                _answer(photos, part, weights, temperature, order, held_out)
+            _answer(photos, part, weights, chosen.temperature, order, as_served)
 
-        held_out, as_served = np.empty_like(chosen.logits), np.empty_like(chosen.logits)
-        held_out[order] = np.concatenate(list(pool.map(judge, _parts(fold))))
-        as_served[order] = log_softmax(chosen.logits / chosen.temperature)
+        for _ in by_fold(judge, range(len(chosen.without))):
+            pass
     weight = back @ chosen.weights[:-1] / chosen.temperature
     bias = chosen.weights[-1] / chosen.temperature - mean @ weight
     return Head(weight, bias, chosen.l2, chosen.temperature, chosen.log_loss, held_out, as_served)
@@ -126,46 +157,109 @@ class _Choice:
 
     Attributes:
         weights: of a fit on all photos, (r + 1, classes), the last the biases.
-        logits: out of fold, (n, classes).
+        without: weights of a fit without the photos of each fold, likewise.
+        sample: places of photos that chose the temperature, (m,); all where they are few.
+        logits: of these, out of fold, (m, classes).
 
     """
 
     weights: Doubles
+    without: Sequence[Doubles]
     l2: float
     temperature: float
     log_loss: dict[float, float]
+    sample: Ints
     logits: Singles
 
 
-def _choose(
-    photos: TrainingSet, fold: Ints, penalties: Sequence[float], run: Callable[..., Any]
-) -> _Choice:
+def _choose(photos: TrainingSet, fold: Ints, penalties: Sequence[float], by_fold: Map) -> _Choice:
     """Choose penalty and temperature by cross-validation, and fit on all photos.
 
     Args:
         photos: sorted by fold.
         fold: of each photo, (n,).
         penalties: strongest first.
-        run: `map`, or the same in threads.
+        by_fold: works on the folds.
 
     """
     n, parts = len(fold), _parts(fold)
-    others = [[slice(0, part.start), slice(part.stop, n)] for part in parts]
+    sample = np.arange(0, n, -(-n * photos.classes // WHOLE))
     weights = before = [np.zeros((len(photos.variances) + 1, photos.classes))] * len(parts)
     losses: dict[float, float] = {}
+
+    def fit(k: int) -> Doubles:
+        others = [slice(0, parts[k].start), slice(parts[k].stop, n)]
+        return photos.solve(others, l2, weights[k] + AHEAD * (weights[k] - before[k]))
+
     for l2 in penalties:
         if losses and l2 * n < WEAKEST:
             break
-        starts = [new + AHEAD * (new - old) for new, old in zip(weights, before, strict=True)]
-        before, weights = weights, list(run(photos.solve, others, repeat(l2), starts))
-        tried = np.concatenate(list(map(photos.logits, parts, weights)))
-        log_p = log_softmax(tried)[np.arange(n), photos.targets]
+        before, weights = weights, list(by_fold(fit, range(len(parts))))
+        log_p, tried = _out_of_fold(photos, parts, weights, sample)
         losses[l2] = -float(log_p.mean(dtype=np.float64))
         if losses[l2] > min(losses.values()):
             break
-        best, logits, start = l2, tried, np.mean(weights, axis=0)
-    final = photos.solve([slice(0, n)], best, start)
-    return _Choice(final, best, calibrate(logits, photos.targets), losses, logits)
+        best, chosen, kept = l2, tried, weights
+    final = photos.solve([slice(0, n)], best, sum(kept[1:], kept[0]) / len(kept))
+    temperature = calibrate(chosen, photos.targets[sample], n)
+    return _Choice(final, kept, best, temperature, losses, sample, chosen)
+
+
+def _out_of_fold(
+    photos: TrainingSet, parts: Sequence[slice], weights: Sequence[Doubles], sample: Ints
+) -> tuple[Singles, Singles]:
+    """Judge each part of n photos by its weights.
+
+    Returns:
+        Log-probabilities of the labels, (n,), and the logits of the sample, (m, classes).
+
+    """
+    log_p = np.empty(len(photos.targets), np.float32)
+    tried = np.empty((len(sample), photos.classes), np.float32)
+
+    def judge(block: slice, weights: Doubles) -> None:
+        logits = photos.logits(block, weights)
+        log_p[block] = log_softmax(logits)[np.arange(len(logits)), photos.targets[block]]
+        first, last = np.searchsorted(sample, [block.start, block.stop])
+        tried[first:last] = logits[sample[first:last] - block.start]
+
+    for part, new in zip(parts, weights, strict=True):
+        _go_through(photos, part, partial(judge, weights=new))
+    return log_p, tried
+
+
+def _answer(
+    photos: TrainingSet,
+    part: slice,
+    weights: Doubles,
+    divisor: float,
+    order: Ints,
+    into: NDArray[Any],
+) -> None:
+    """Write the log-probabilities of a part as `probabilities.store` keeps them.
+
+    Args:
+        photos: n.
+        part: of these.
+        weights: (r + 1, classes).
+        divisor: of the logits.
+        order: place of each photo in `into`, (n,).
+        into: of `probabilities.room`.
+
+    """
+
+    def answer(block: slice) -> None:
+        log_p = log_softmax(photos.logits(block, weights) / divisor)
+        into[order[block]] = probabilities.store(log_p, photos.targets[block], like=into)
+
+    _go_through(photos, part, answer)
+
+
+def _go_through(photos: TrainingSet, part: slice, work: Callable[[slice], None]) -> None:
+    """Work on a part of the photos, all of it at once where all are few, else in blocks."""
+    few = len(photos.targets) * photos.classes <= WHOLE
+    for _ in photos.run(work, [part] if few else in_blocks(part)):
+        pass
 
 
 def _parts(fold: Ints) -> list[slice]:
