@@ -68,7 +68,7 @@ check: lint  ## linters and the fast tests
 
 LOCK := uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --python-platform linux
 lock:  ## pin all that requirements/*.txt bring along; versions stay where they fit
-	$(LOCK) $(foreach group,serving learning tracking mlflow dev,requirements/$(group).txt) --output-file requirements/constraints.txt
+	$(LOCK) $(foreach group,serving learning tracking mlflow dask dev,requirements/$(group).txt) --output-file requirements/constraints.txt
 	$(LOCK) requirements/serving.txt --constraint requirements/constraints.txt --output-file requirements/serving.lock.txt
 	$(LOCK) deploy/airflow/requirements.txt --output-file deploy/airflow/requirements.lock.txt
 	$(LOCK) deploy/mlflow/requirements.txt --output-file deploy/mlflow/requirements.lock.txt

@@ -28,6 +28,7 @@ from meadow.inference.reference import Reference
 from meadow.inference.signals import DIGITS, LOOK, look
 from meadow.pipeline import manifest
 from meadow.pipeline.image import decode
+from meadow.pipeline.parallel import Machines
 from meadow.prepare import prepare
 from meadow.training import features, out_of_distribution, probe
 from meadow.training.calibration import log_softmax
@@ -109,7 +110,7 @@ def main() -> None:
     prepare()
     p, ready = params.load().train, manifest.load()
     backbone, digest = features.backbone(p, Weights.of(p.weights, p.arch), ready)
-    examples, texture = features.examples(backbone, digest, ready, workers=2)
+    examples, texture = features.examples(backbone, digest, ready, machines=Machines(2))
     parts = [ready.photos("train"), ready.photos("val")]
     images = [Image.fromarray(photo) for part in parts for photo in part.pixels]
     sizes = np.array([row.size for part in parts for row in part.rows], float)

@@ -14,6 +14,7 @@ from meadow import params
 from meadow.evaluation import metrics
 from meadow.pipeline import manifest
 from meadow.pipeline.manifest import Photos
+from meadow.pipeline.parallel import Machines
 from meadow.training import features
 from meadow.training.probe import Examples, fit
 from meadow.training.weights import Weights
@@ -27,7 +28,7 @@ def main() -> None:
     ready = manifest.load()
     network, digest = features.backbone(p, Weights.of(p.weights, p.arch), ready)
     photos = everything(ready)
-    vectors, _ = features.frozen(network, digest, [photos], workers=0)
+    vectors, _ = features.frozen(network, digest, [photos], machines=Machines())
     deals = []
     for seed in range(SEEDS):
         groups = [f"{seed} {row.group}" for row in photos.rows]

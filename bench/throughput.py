@@ -22,6 +22,7 @@ from meadow.inference.onnx_session import open_session
 from meadow.pipeline import manifest, parallel
 from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Photos, Prepared
+from meadow.pipeline.parallel import Machines
 from meadow.training import architectures, features, finetune
 from meadow.training.data_parallel import DataParallel
 from meadow.training.weights import Weights
@@ -62,10 +63,10 @@ def extracting(p: params.Train, ready: Prepared, weights: Weights) -> dict[str, 
 
     def meadow() -> int:
         files = [(folder / row.path).read_bytes() for row in photos.rows]
-        list(parallel.ordered(ready.preprocessing, files, workers=0, title="decode"))
+        list(parallel.ordered(ready.preprocessing, files, title="decode"))
         with tempfile.TemporaryDirectory() as cache:
             os.environ["MEADOW_CACHE"] = cache
-            features.frozen(network, digest, [photos], workers=0)
+            features.frozen(network, digest, [photos], machines=Machines())
         return len(photos.rows)
 
     return {

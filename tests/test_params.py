@@ -126,7 +126,7 @@ def test_a_file_without_sections_is_refused(project: Path, text: str) -> None:
 def test_a_section_that_is_no_section_is_refused(set_params: SetParams, project: Path) -> None:
     """`train:` with its keys out of place."""
     text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(re.sub(r"runtime:\n.*", "runtime: 3", text))
+    Path("params.yaml").write_text(re.sub(r"runtime:(.|\n)*", "runtime: 3\n", text))
 
     with pytest.raises(MeadowError, match="runtime: 3 is refused"):
         params.load()

@@ -22,6 +22,7 @@ from meadow import params, train
 from meadow.errors import MeadowError
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import manifest
+from meadow.pipeline.parallel import Machines
 from meadow.prepare import prepare
 from meadow.training import architectures, features, probe
 from meadow.training.calibration import log_softmax
@@ -305,10 +306,10 @@ def test_finetune_goes_on_from_a_probe_of_the_train_photos(
     model, ready, p = Classifier.load(), manifest.load(), params.load().train
     backbone, digest = features.backbone(p, Weights.of("packaged", arch), ready)
     learned, val = ready.photos("train"), ready.photos("val")
-    vectors, _ = features.frozen(backbone, digest, [learned], workers=1)
+    vectors, _ = features.frozen(backbone, digest, [learned], machines=Machines())
     groups = [row.group for row in learned.rows]
     head = probe.fit(probe.Examples(vectors, learned.targets, groups, 2))
-    seen, _ = features.frozen(backbone, digest, [val], workers=1)
+    seen, _ = features.frozen(backbone, digest, [val], machines=Machines())
     expected = np.exp(log_softmax(seen @ head.weight + head.bias))
 
     assert model.about["temperature"] == 1

@@ -43,6 +43,10 @@ def _networks() -> bool:
 # by name: how to get it, and whether it is there
 TOOLS: dict[str, tuple[str, Callable[[], object]]] = {
     "Chromium": ("apt-get install chromium", lambda: CHROMIUM),
+    "Dask": (
+        "pip install -r requirements/dask.txt -c requirements/constraints.txt",
+        lambda: find_spec("distributed"),
+    ),
     "MLflow": (
         "pip install -r requirements/mlflow.txt -c requirements/constraints.txt",
         lambda: find_spec("mlflow"),

@@ -18,9 +18,10 @@ import numpy as np
 from meadow import params
 from meadow.errors import run
 from meadow.evaluation import gate, label_issues, metrics, predictions, tables
+from meadow.evaluation.answers import answers
 from meadow.inference import classifier
-from meadow.inference.classifier import Answer, Classifier
-from meadow.pipeline import atomic, manifest, parallel, provenance
+from meadow.inference.classifier import Classifier
+from meadow.pipeline import atomic, manifest, provenance
 from meadow.pipeline.manifest import Prepared, Row
 from meadow.pipeline.probabilities import Rows, stored
 
@@ -30,19 +31,13 @@ PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 def evaluate() -> None:
     """Run the stage."""
     chosen = params.load()
-    photos, p, workers = Path(chosen.data.dir), chosen.evaluate, chosen.runtime.workers
-    ready = manifest.load()
-    model = Classifier.load()
+    p, ready, model = chosen.evaluate, manifest.load(), Classifier.load()
     rows = ready.split("test")
     targets = ready.targets(rows)
-
-    def classify(row: Row) -> Answer:
-        return model.predict(manifest.read_photo(photos / row.path, row.sha256))
-
-    answers = list(parallel.ordered(classify, rows, workers=workers, title="evaluate"))
-    probabilities = np.stack([answer.probabilities for answer in answers])
-    sets = np.stack([answer.prediction_set for answer in answers])
-    near = np.array([answer.in_distribution for answer in answers])
+    answered = answers(model, Path(chosen.data.dir), rows, chosen.runtime.machines)
+    probabilities = np.stack([answer.probabilities for answer in answered])
+    sets = np.stack([answer.prediction_set for answer in answered])
+    near = np.array([answer.in_distribution for answer in answered])
     figures = {**metrics.summary(probabilities, targets), "n_test": len(rows)}
     figures |= {**metrics.set_figures(sets, targets), "in_distribution": float(near.mean())}
     figures |= metrics.answered_figures(probabilities, targets, sets, near)
@@ -59,7 +54,7 @@ def evaluate() -> None:
         model.classes,
         probabilities=probabilities,
         sets=sets,
-        distance=np.array([answer.distance for answer in answers]),
+        distance=np.array([answer.distance for answer in answered]),
         in_distribution=near,
     )
     label_issues.write(others, out_of_fold, model.classes)

@@ -10,6 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from meadow.errors import MeadowError, did_you_mean
 from meadow.pipeline.image import MIN_SIDE
+from meadow.pipeline.parallel import Machines
 
 PARAMS = Path("params.yaml")
 
@@ -87,6 +88,12 @@ class Runtime(Section):
     """What cannot change a result: no stage lists it, so changing it reruns nothing."""
 
     workers: int = Field(ge=0)  # 0: one per core
+    scheduler: str = Field(pattern=r"^((tcp|tls)://[^/\s]+:\d+)?$")
+
+    @property
+    def machines(self) -> Machines:
+        """Where photos are worked on."""
+        return Machines(self.workers, self.scheduler)
 
 
 class Params(Section):

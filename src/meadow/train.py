@@ -46,7 +46,7 @@ def train() -> None:
             send(metrics=figures, step=live.step)
             live.next_step()
 
-        trained = METHODS[p.method].fit(p, ready, weights, chosen.runtime.workers, log)
+        trained = METHODS[p.method].fit(p, ready, weights, chosen.runtime, log)
         for name, value in trained.figures.items():
             group, key = name.split("/")
             live.summary[group][key] = value

@@ -3,12 +3,12 @@ from threading import Event
 
 import pytest
 
-from meadow.pipeline.parallel import WINDOW, ordered
+from meadow.pipeline.parallel import WINDOW, Machines, ordered
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
     """Whichever thread was faster."""
-    assert list(ordered(lambda i: i * i, range(300), workers=5, title="")) == [
+    assert list(ordered(lambda i: i * i, range(300), Machines(5), title="")) == [
         i * i for i in range(300)
     ]
 
@@ -16,7 +16,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
 def test_no_more_than_the_window_is_begun_ahead_and_the_window_slides() -> None:
     """Memory is bounded, and no batch waits for its slowest item."""
     begun = [Event() for _ in range(3 * WINDOW)]
-    results = ordered(lambda i: begun[i].set(), range(3 * WINDOW), workers=2, title="")
+    results = ordered(lambda i: begun[i].set(), range(3 * WINDOW), Machines(2), title="")
 
     for taken in range(1, 10):
         next(results)
@@ -36,7 +36,7 @@ def test_an_error_ends_the_work() -> None:
         done.append(i)
         return i
 
-    results = ordered(work, range(10_000), workers=1, title="")
+    results = ordered(work, range(10_000), Machines(1), title="")
 
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="3"):

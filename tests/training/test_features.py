@@ -10,6 +10,7 @@ import pytest
 
 from meadow.pipeline import cache
 from meadow.pipeline.manifest import Photos, Row
+from meadow.pipeline.parallel import Machines
 from meadow.training import features
 
 TARGETS = np.zeros(3, np.int64)
@@ -47,7 +48,9 @@ def test_features_are_in_the_order_of_the_photos_and_none_is_left_out(
         Photos(some, np.zeros((3, 1, 1, 3), np.uint8), TARGETS) for some in (rows[:2], rows[2:])
     ]
 
-    def compute(table: sqlite3.Connection, network: Path, missing: list[Any], workers: int) -> None:
+    def compute(
+        table: sqlite3.Connection, network: Path, missing: list[Any], where: Machines
+    ) -> None:
         for part, i in missing[:last]:
             key = part.rows[i].pixels_sha256
             blob = np.float32(key).tobytes()
@@ -56,13 +59,13 @@ def test_features_are_in_the_order_of_the_photos_and_none_is_left_out(
 
     monkeypatch.setattr(features, "_compute", compute)
     last = 3
-    features.frozen(Path("none"), "digest", parts, workers=1)
+    features.frozen(Path("none"), "digest", parts, machines=Machines())
     (file,) = cache.folder("features").glob("*.sqlite")
     os.utime(file, (1, 1))
-    vectors, texture = features.frozen(Path("none"), "digest", parts, workers=1)
+    vectors, texture = features.frozen(Path("none"), "digest", parts, machines=Machines())
     last = 2
     with pytest.raises(KeyError, match="2"):
-        features.frozen(Path("none"), "another", parts, workers=1)
+        features.frozen(Path("none"), "another", parts, machines=Machines())
 
     assert file.stat().st_mtime > 1  # read, so not the first to be evicted
     assert vectors.tolist() == [[3, 3], [1, 1], [2, 2]]

@@ -44,7 +44,8 @@ def test_photos_set_no_threshold_by_what_they_chose_or_were_trained_on(
     """Of two epochs the served one knows nothing; the other folds always choose the other one."""
     set_params(train={"coverage": 0.75})  # 7 val photos say nothing of 0.95
     prepare()
-    ready, p = manifest.load(), params.load().train
+    ready, chosen = manifest.load(), params.load()
+    p = chosen.train
     targets = ready.photos("val").targets
     knowing = 9 * np.eye(2, dtype=np.float32)[targets]
     unseen = []
@@ -58,7 +59,8 @@ def test_photos_set_no_threshold_by_what_they_chose_or_were_trained_on(
     monkeypatch.setattr(
         finetune, "finetune", lambda *_, **__: (0, {}, np.stack([0 * knowing, knowing]))
     )
-    trained = METHODS["finetune"].fit(p, ready, Weights.of("none", p.arch), 1, lambda _: None)
+    weights = Weights.of("none", p.arch)
+    trained = METHODS["finetune"].fit(p, ready, weights, chosen.runtime, lambda _: None)
 
     assert trained.set_threshold < 0.4  # by the served epoch: 0.5
     assert unseen == [len(ready.split("train"))]

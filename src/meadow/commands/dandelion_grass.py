@@ -14,6 +14,7 @@ import requests
 from meadow.commands.importing import check_apart
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic, cache, parallel
+from meadow.pipeline.parallel import Machines
 
 COMMIT = "82fc896ae71a910ca93bdaccd492630bae3ed1c3"
 URL = f"https://raw.githubusercontent.com/btphan95/greenr-airflow/{COMMIT}/data"
@@ -98,7 +99,7 @@ def _download(folder: Path, hashes: dict[str, str]) -> None:
                 f" Something on the way changes files. {_OTHER_WAYS}"
             ) from None
 
-    for _ in parallel.ordered(fetch_one, list(hashes), workers=CONNECTIONS, title="download"):
+    for _ in parallel.ordered(fetch_one, list(hashes), Machines(CONNECTIONS), title="download"):
         pass
 
 

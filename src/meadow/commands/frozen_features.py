@@ -88,7 +88,7 @@ def _features() -> tuple[str, Path, list[Row], NDArray[np.float32]]:
     p, ready = params.load(), manifest.load()
     network, digest = features.backbone(p.train, Weights.of(p.train.weights, p.train.arch), ready)
     parts = [ready.photos("train"), ready.photos("val")]
-    vectors, _ = features.frozen(network, digest, parts, workers=p.runtime.workers)
+    vectors, _ = features.frozen(network, digest, parts, machines=p.runtime.machines)
     return digest, network, [row for part in parts for row in part.rows], vectors
 
 

@@ -15,7 +15,7 @@ from meadow.curation import discovery
 from meadow.errors import MeadowError
 from meadow.inference.classifier import FOLDER, Classifier
 from meadow.pipeline.image import MAX_BYTES, PhotoError
-from meadow.pipeline.parallel import ordered
+from meadow.pipeline.parallel import Machines, ordered
 from meadow.serving.client import Client, RefusedError
 
 Classify = Callable[[bytes], dict[str, Any]]
@@ -46,7 +46,7 @@ def predict(
     answered, workers = True, AT_ONCE if url else 0
     with Client(url) if url else nullcontext(_Local(model)) as service:
         work = partial(_record, service.ask)
-        for record in ordered(work, paths, workers=workers, title="predict"):
+        for record in ordered(work, paths, Machines(workers), title="predict"):
             answered &= "error" not in record
             tqdm.write(json.dumps(record, ensure_ascii=False) if as_json else _row(record, width))
     return answered

@@ -7,7 +7,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -153,17 +153,19 @@ def survey(
         MeadowError: there is no set, or an override is wrong.
 
     """
-    folder, workers, p = Path(chosen.data.dir), chosen.runtime.workers, chosen.prepare
+    folder, machines, p = Path(chosen.data.dir), chosen.runtime.machines, chosen.prepare
     preprocessing = Preprocessing(p.size, p.resize)
     files = discovery.find(folder)
     taken, dropped = overrides.apply(folder, files)
-
-    def inspect(file: PhotoFile) -> BadPhoto | tuple[GoodPhoto, NDArray[np.uint8]]:
-        return inspection.inspect(folder, file, preprocessing, p.min_side)
-
+    inspect = partial(
+        inspection.inspect,
+        machines.path(folder),
+        preprocessing=preprocessing,
+        min_side=p.min_side,
+    )
     photos: list[GoodPhoto] = []
     bad: list[BadPhoto] = []
-    for seen in parallel.ordered(inspect, taken, workers=workers, title="photos"):
+    for seen in parallel.ordered(inspect, taken, machines, title="photos"):
         if isinstance(seen, BadPhoto):
             bad.append(seen)
         else:
@@ -171,7 +173,7 @@ def survey(
             keep(seen[1])
     groups = [photo.sha256 for photo in photos]
     if p.near_duplicates:
-        groups = _groups(photos, workers)
+        groups = _groups(photos, machines.workers)
     first_labels: dict[str, str] = {}
     ambiguous = {
         group

@@ -1,14 +1,41 @@
 """ONNX Runtime, the one engine that computes features, test figures and served answers."""
 
 import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 ort.set_default_logger_severity(3)  # errors: its warnings, of graphs that it mends itself, are red
 
 
-def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
+class Session(ort.InferenceSession):
+    """An ONNX model to be run. It is pickled as its files, for other machines."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        self.model, self.threads = model, threads
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        super().__init__(str(model), options, ["CPUExecutionProvider"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as bytes."""
+        files = [file for file in (self.model, external_data(self.model)) if file.exists()]
+        return _opened, ({file.name: file.read_bytes() for file in files}, self.threads)
+
+    def outputs(self, names: Sequence[str], pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return outputs for photos, (n, size, size, 3)."""
+        arrays: list[NDArray[np.float32]] = self.run(names, {"pixels": pixels})
+        return arrays
+
+
+def open_session(model: Path, *, threads: int = 1) -> Session:
     """Open an ONNX model.
 
     With one thread a run happens on the calling thread: several may run at once, the result of
@@ -19,11 +46,14 @@ def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
         threads: for the inside of one run.
 
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+    return Session(model, threads)
+
+
+def _opened(files: Mapping[str, bytes], threads: int) -> Session:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        return Session(Path(folder, next(iter(files))), threads)
 
 
 def digest(model: Path) -> str:

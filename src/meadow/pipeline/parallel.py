@@ -1,13 +1,16 @@
 """Work on many items at once, in order, in bounded memory, with a progress bar."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from meadow.errors import MeadowError
 from meadow.pipeline.cpu import cores
 
 T = TypeVar("T")
@@ -15,8 +18,35 @@ R = TypeVar("R")
 WINDOW = 64  # items in work or done and not yet taken: 10 MB of photos at 224 px
 
 
+@dataclass(frozen=True)
+class Machines:
+    """Where work is done.
+
+    Attributes:
+        workers: threads of this process; see `cpu.cores`.
+        scheduler: address of a Dask scheduler, whose workers do it instead; "" for none.
+
+    """
+
+    workers: int = 0
+    scheduler: str = ""
+
+    def path(self, path: Path) -> Path:
+        """Return a path as these machines find it: others share the folder, and work elsewhere."""
+        return path.absolute() if self.scheduler else path
+
+
+HERE = Machines()
+
+
 def ordered(
-    work: Callable[[T], R], items: Sequence[T], *, workers: int, title: str, unit: str = "photo"
+    work: Callable[[T], R],
+    items: Iterable[T],
+    machines: Machines = HERE,
+    *,
+    title: str,
+    unit: str = "photo",
+    total: int | None = None,
 ) -> Iterator[R]:
     """Yield `work(item)` for each item, in order.
 
@@ -24,20 +54,42 @@ def ordered(
     A slow item holds up no thread before `WINDOW` others, or two a thread, are done behind it.
 
     Args:
-        work: is done in the threads.
-        items: what it is done on.
-        workers: see `cpu.cores`.
+        work: is done in the threads; to be done by a scheduler's workers, it can be pickled, as the
+            items and the results can. It is sent to each worker once.
+        items: what it is done on; taken as they are needed.
+        machines: where it is done. The results do not depend on it.
         title: of the progress bar, which is on standard error, on a terminal only.
         unit: an item's name there.
+        total: number of items, where `items` does not know it.
+
+    Raises:
+        MeadowError: there is no such scheduler; see `dask_map.ordered`.
 
     """
-    threads = cores(workers)
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with tqdm(total=total, desc=title, unit=unit, disable=None) as bar:
+        results: Iterator[R]
+        if machines.scheduler:
+            try:
+                from meadow.pipeline import dask_map
+            except ModuleNotFoundError as error:
+                raise MeadowError(
+                    f"runtime.scheduler needs the package {error.name!r}. Run `pip install -r"
+                    " requirements/dask.txt -c requirements/constraints.txt`."
+                ) from None
+            results = dask_map.ordered(work, items, machines.scheduler)
+        else:
+            results = _by_threads(work, items, cores(machines.workers))
+        for result in results:
+            yield result
+            bar.update()
+
+
+def _by_threads(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     pool = ThreadPoolExecutor(threads)
     try:
-        with tqdm(total=len(items), desc=title, unit=unit, disable=None) as bar:
-            for result in in_order(pool, work, items, window=max(WINDOW, 2 * threads)):
-                yield result
-                bar.update()
+        yield from in_order(pool, work, items, window=max(WINDOW, 2 * threads))
     finally:  # after an error, or when nobody takes the rest
         pool.shutdown(cancel_futures=True)
 

@@ -55,7 +55,7 @@ def leftovers(cache: Path) -> list[Path]:
 def damaged(cache: Path) -> list[Path]:
     """Hash every object of a cache; return those that are not what their name says."""
     paths = [cache / name for name in names(cache)]
-    hashes = parallel.ordered(_md5, paths, workers=0, title="cache")
+    hashes = parallel.ordered(_md5, paths, title="cache")
     return [
         path
         for path, md5 in zip(paths, hashes, strict=True)

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from meadow.inference.onnx_session import digest, open_session
 from meadow.params import Train
 from meadow.pipeline import cache, parallel
 from meadow.pipeline.manifest import Photos, Prepared
+from meadow.pipeline.parallel import Machines
 from meadow.training import feature_table, onnx_graph, quantization
 from meadow.training.probe import Examples
 from meadow.training.weights import Weights
@@ -33,6 +34,7 @@ from meadow.training.weights import Weights
 NETWORK = "backbone.onnx"
 OUTPUTS = ("features", "texture")
 _Photo = tuple[Photos, int]  # of a split, and its place there
+_Outputs = list[NDArray[np.float32]]
 # Neither imported, nor a dependency of the stage: what it fetches is what `_compute` would make.
 FETCH = "from meadow.storage.shared_features import main; main()"
 LOCAL = Path(".dvc/config.local")  # where a clone has the keys of its remote, or in one of these
@@ -96,11 +98,11 @@ def _quantise(network: Path, size: int, file: Path) -> None:
 
 
 def examples(
-    network: Path, digest: str, ready: Prepared, *, workers: int
+    network: Path, digest: str, ready: Prepared, *, machines: Machines
 ) -> tuple[Examples, NDArray[np.float32]]:
     """Return the train and val photos as examples for a head, and their texture; see `frozen`."""
     parts = [ready.photos("train"), ready.photos("val")]
-    features, texture = frozen(network, digest, parts, workers=workers)
+    features, texture = frozen(network, digest, parts, machines=machines)
     examples = Examples(
         features=features,
         targets=np.concatenate([part.targets for part in parts]),
@@ -111,23 +113,18 @@ def examples(
 
 
 def computed(
-    network: ModelProto, parts: Sequence[Photos], names: Sequence[str], *, workers: int
+    network: ModelProto, parts: Sequence[Photos], names: Sequence[str], *, machines: Machines
 ) -> list[NDArray[np.float32]]:
     """Return outputs of a network, each (n, ...), for the n photos of all parts; uncached."""
     with tempfile.TemporaryDirectory() as folder:
         onnx_graph.save(network, Path(folder, NETWORK))
-        session = open_session(Path(folder, NETWORK))
-
-        def run(photo: _Photo) -> list[NDArray[np.float32]]:
-            outputs: list[NDArray[np.float32]] = session.run(names, {"pixels": _pixels(photo)})
-            return outputs
-
-        outputs = list(parallel.ordered(run, _photos(parts), workers=workers, title="features"))
+        run = partial(open_session(Path(folder, NETWORK)).outputs, names)
+        outputs = list(_ordered(run, _photos(parts), machines))
     return [np.concatenate(output) for output in zip(*outputs, strict=True)]
 
 
 def frozen(
-    network: Path, digest: str, parts: Sequence[Photos], *, workers: int
+    network: Path, digest: str, parts: Sequence[Photos], *, machines: Machines
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the features of photos, computed where the cache lacks them.
 
@@ -138,7 +135,7 @@ def frozen(
         network: an ONNX file that gives `features` and `texture`.
         digest: SHA-256 of the backbone that it has inside, the key of its features.
         parts: n photos in all.
-        workers: photos at the same time.
+        machines: what computes them.
 
     Returns:
         The features of each photo, (n, d), and its texture, (n, t).
@@ -154,7 +151,7 @@ def frozen(
             _fetch(file)
             missing = _missing(table, photos)
         if missing:
-            _compute(table, network, missing, workers)
+            _compute(table, network, missing, machines)
             cache.evict()
         features, texture = feature_table.read(table, [_key(photo) for photo in photos])
     return features, texture
@@ -172,19 +169,22 @@ def _fetch(file: Path) -> None:
 
 
 def _compute(
-    table: sqlite3.Connection, network: Path, photos: Sequence[_Photo], workers: int
+    table: sqlite3.Connection, network: Path, photos: Sequence[_Photo], machines: Machines
 ) -> None:
     """Compute photos, and write each into the table."""
-    session = open_session(network)
-
-    def run(photo: _Photo) -> list[bytes]:
-        return [output.tobytes() for output in session.run(OUTPUTS, {"pixels": _pixels(photo)})]
-
-    results = parallel.ordered(run, photos, workers=workers, title="features")
-    for photo, row in zip(photos, results, strict=True):
+    run = partial(open_session(network).outputs, OUTPUTS)
+    for photo, row in zip(photos, _ordered(run, photos, machines), strict=True):
         # Committed one by one: a kill loses at most the photos in flight.
         with table:
-            feature_table.add(table, _key(photo), *row)
+            feature_table.add(table, _key(photo), *(output.tobytes() for output in row))
+
+
+def _ordered(
+    run: Callable[[NDArray[np.uint8]], _Outputs], photos: Sequence[_Photo], machines: Machines
+) -> Iterator[_Outputs]:
+    """Run a network on each photo. The pixels travel: other machines need none of the packs."""
+    pixels = map(_pixels, photos)
+    return parallel.ordered(run, pixels, machines, title="features", total=len(photos))
 
 
 def _photos(parts: Sequence[Photos]) -> list[_Photo]:

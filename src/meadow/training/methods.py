@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from meadow.inference import conformal
-from meadow.params import Train
+from meadow.params import Runtime, Train
 from meadow.pipeline.manifest import Prepared
 from meadow.pipeline.probabilities import Rows, stored
 from meadow.training import features, onnx_graph, out_of_distribution, probe, quantization
@@ -65,23 +65,23 @@ class Method:
     """A way to train.
 
     Attributes:
-        fit: trains; takes section `train`, the photos, what to start from, the number of threads,
-            and what gets the figures of each step.
+        fit: trains; takes section `train`, the photos, what to start from, section `runtime`, and
+            what gets the figures of each step.
         figures: what experiments may be selected on, the usual one first, and what is better. Those
             called cv_... are evaluate's, the others train's.
 
     """
 
-    fit: Callable[[Train, Prepared, Weights, int, Log], Trained]
+    fit: Callable[[Train, Prepared, Weights, Runtime, Log], Trained]
     figures: Mapping[str, Direction]
 
 
-def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+def fit_probe(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, log: Log) -> Trained:
     """Fit a linear head on the frozen features of the train and val photos."""
     backbone, digest = features.backbone(p, weights, ready)
-    examples, texture = features.examples(backbone, digest, ready, workers=workers)
+    examples, texture = features.examples(backbone, digest, ready, machines=runtime.machines)
     l2 = None if p.probe.l2 == "auto" else p.probe.l2
-    head = probe.fit(examples, l2, workers=workers)
+    head = probe.fit(examples, l2, workers=runtime.workers)
     held_out = stored(head.held_out, examples.classes)
     for log_loss in head.log_loss.values():
         log({"cv/log_loss": log_loss})
@@ -95,7 +95,7 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
         },
         figures={"cv/log_loss": head.log_loss[head.l2]},
         neighbours=out_of_distribution.fit(
-            examples.features, texture, examples.groups, p.coverage, workers=workers
+            examples.features, texture, examples.groups, p.coverage, workers=runtime.workers
         ),
         set_threshold=conformal.threshold(held_out, examples.targets, p.coverage),
         unseen=stored(head.as_served, examples.classes),
@@ -103,7 +103,7 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, workers: int, log: Lo
     )
 
 
-def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: Log) -> Trained:
+def fit_layers(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, log: Log) -> Trained:
     """Train layers on the train photos; the val photos choose the epoch.
 
     With pretrained weights it goes on from a probe of the train photos, and has its temperature.
@@ -119,7 +119,7 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
     train, val, outputs = ready.photos("train"), ready.photos("val"), ["logits", *features.OUTPUTS]
     served: architectures.WithFeatures | finetune.Probed
     if weights.loaded:
-        head = _first_head(p, ready, weights, workers)
+        head = _first_head(p, ready, weights, runtime)
         served = finetune.Probed(architectures.Features(network), head.weight, head.bias)
     else:
         served = architectures.WithFeatures(network)
@@ -130,12 +130,14 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
     checkpoint = finetune.checkpoint(p, weights, ready, device)
     epoch, figures, val_logits = finetune.finetune(
         served, train, val, p.finetune, p.seed,
-        checkpoint=checkpoint, workers=workers, log=log, device=device,
+        checkpoint=checkpoint, workers=runtime.workers, log=log, device=device,
     )  # fmt: skip
     graph = onnx_export.exported(served, size=size, outputs=outputs)
     if p.precision == "int8":
         graph = quantization.int8(graph, quantization.sample(train))
-    all_logits, vectors, texture = features.computed(graph, [train, val], outputs, workers=workers)
+    all_logits, vectors, texture = features.computed(
+        graph, [train, val], outputs, machines=runtime.machines
+    )
     val_logits[epoch] = all_logits[len(train.rows) :]  # those of the network that is served
     # The probe's is in its head, and a few val photos know none that is better.
     known = 1.0 if weights.loaded else None
@@ -151,23 +153,23 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, workers: int, log: L
         about={"epoch": epoch, "temperature": round(temperature, 6), **device.about},
         figures=figures,
         neighbours=out_of_distribution.fit(
-            vectors, texture, groups, p.coverage, unseen=len(train.rows), workers=workers
+            vectors, texture, groups, p.coverage, unseen=len(train.rows), workers=runtime.workers
         ),
         set_threshold=conformal.threshold(np.exp(held_out), val.targets, p.coverage),
         unseen=np.exp(log_softmax(val_logits[epoch].astype(np.float64) / temperature)),
     )
 
 
-def _first_head(p: Train, ready: Prepared, weights: Weights, workers: int) -> probe.Head:
+def _first_head(p: Train, ready: Prepared, weights: Weights, runtime: Runtime) -> probe.Head:
     """Return the head of a probe of the train photos alone, on features in float32."""
     backbone, digest = features.backbone(
         p.model_copy(update={"precision": "float32"}), weights, ready
     )
     photos = ready.photos("train")
-    vectors, _ = features.frozen(backbone, digest, [photos], workers=workers)
+    vectors, _ = features.frozen(backbone, digest, [photos], machines=runtime.machines)
     groups = [row.group for row in photos.rows]
     examples = probe.Examples(vectors, photos.targets, groups, len(ready.classes))
-    return probe.fit(examples, workers=workers)
+    return probe.fit(examples, workers=runtime.workers)
 
 
 METHODS = {

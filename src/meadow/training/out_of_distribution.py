@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from meadow.inference import conformal
 from meadow.pipeline import parallel
 from meadow.pipeline.hashing import hash_fraction
+from meadow.pipeline.parallel import Machines
 
 K = 5
 REFERENCES = 2000  # photos to compare with: 15 MB in the served graph at 1,856 numbers
@@ -100,7 +101,9 @@ def fit(
 
     starts = range(unseen, n, BLOCK)
     with threadpool_limits(1):
-        blocks = parallel.ordered(judged, starts, workers=workers, title="distances", unit="block")
+        blocks = parallel.ordered(
+            judged, starts, Machines(workers), title="distances", unit="block"
+        )
         distances = np.concatenate(list(blocks), dtype=np.float64)
     threshold = min(conformal.quantile(distances, coverage), float(distances.max()))
     return Neighbours(reference, mean, scale, k, threshold, distances)
