@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from devices import DEVICES, ON_DEVICES
 from timm.layers.drop import DropPath
 from timm.models import create_model
 from torch import Tensor, nn
@@ -9,17 +10,10 @@ from torchvision.ops import StochasticDepth
 
 from meadow.errors import MeadowError
 from meadow.training.data_parallel import SHARD, DataParallel, Drop
-from meadow.training.device import CPU, GPUS, Device
+from meadow.training.device import CPU, Device
 
 PHOTOS = torch.randn(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(40) % 3
-DEVICES = [
-    Device(kind, dtype)
-    for kind in ("cpu", *GPUS)
-    if getattr(torch, kind).is_available()
-    for dtype in (torch.float32, torch.bfloat16)
-]
-ON_DEVICES = pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.key)
 
 
 def loss(network: nn.Module, part: slice) -> Tensor:

@@ -71,17 +71,16 @@ def test_each_device_and_format_has_a_key_of_its_own(monkeypatch: pytest.MonkeyP
 
 
 def test_the_next_item_is_loaded_while_one_is_worked_on() -> None:
-    """All of them, in order, and no more than one ahead."""
-    loaded = {item: threading.Event() for item in range(4)}
+    """All of them, in order, and no more than two ahead."""
+    loaded = {item: threading.Event() for item in range(6)}
 
     def load(item: int) -> int:
         loaded[item].set()
         return item
 
-    for item in ahead(load, range(4)):
-        if item < 3:
-            assert loaded[item + 1].wait(60)
-        assert not any(loaded[later].is_set() for later in range(item + 2, 4))
+    for item in ahead(load, range(6)):
+        assert all(loaded[later].wait(60) for later in range(item, min(item + 3, 6)))
+        assert not any(loaded[later].is_set() for later in range(item + 3, 6))
     assert list(ahead(load, range(4))) == [0, 1, 2, 3]
     assert list(ahead(load, [])) == []
 

@@ -48,9 +48,7 @@ def test_features_are_in_the_order_of_the_photos_and_none_is_left_out(
         Photos(some, np.zeros((3, 1, 1, 3), np.uint8), TARGETS) for some in (rows[:2], rows[2:])
     ]
 
-    def compute(
-        table: sqlite3.Connection, network: Path, missing: list[Any], where: Machines
-    ) -> None:
+    def compute(table: sqlite3.Connection, _network: Path, missing: list[Any], *_: object) -> None:
         for part, i in missing[:last]:
             key = part.rows[i].pixels_sha256
             blob = np.float32(key).tobytes()

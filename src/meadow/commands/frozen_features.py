@@ -86,9 +86,11 @@ def similar(photo: Path, count: int) -> None:
 def _features() -> tuple[str, Path, list[Row], NDArray[np.float32]]:
     """Return the network's SHA-256, its file, the train and val photos, their features (n, d)."""
     p, ready = params.load(), manifest.load()
-    network, digest = features.backbone(p.train, Weights.of(p.train.weights, p.train.arch), ready)
+    weights = Weights.of(p.train.weights, p.train.arch)
+    network, digest = features.backbone(p.train, weights, ready)
+    gpu = features.by_gpu(p.train, weights, ready)
     parts = [ready.photos("train"), ready.photos("val")]
-    vectors, _ = features.frozen(network, digest, parts, machines=p.runtime.machines)
+    vectors, _ = features.frozen(network, digest, parts, machines=p.runtime.machines, gpu=gpu)
     return digest, network, [row for part in parts for row in part.rows], vectors
 
 

@@ -216,7 +216,7 @@ class Features(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels, (n, size, size, 3), to features, (n, d), and texture, (n, t)."""
         blocks: list[Tensor] = []
-        last = self.network(pixels, blocks).flatten(1)
+        last = _float32(self.network(pixels, blocks).flatten(1))
         backbone = self.network.backbone
         parts = [last, *(_places(block, backbone).mean(1) for block in blocks[EARLIER])]
         directions = [nn.functional.normalize(part, eps=1e-6) for part in parts]
@@ -237,6 +237,7 @@ class WithFeatures(nn.Module):
         with watched([layer]) as calls:
             logits = self.network(pixels, blocks)
         last, _ = calls[layer]
+        last = _float32(last)
         if last.ndim == 4:
             last = last.flatten(2).mean(2)
         return logits, last, _texture(blocks, self.network.backbone, pixels)
@@ -253,8 +254,14 @@ def _texture(blocks: Sequence[Tensor], backbone: nn.Module, pixels: Tensor) -> T
     return torch.log(deviation + 1e-3)
 
 
+def _float32(output: Tensor) -> Tensor:
+    """Bring what autocast has computed in bfloat16 to float32; else the graph has no node of it."""
+    return output if output.dtype == torch.float32 else output.float()
+
+
 def _places(output: Tensor, backbone: nn.Module) -> Tensor:
-    """Bring (n, c, h, w), (n, h, w, c) or (n, places, c) to (n, places, c)."""
+    """Bring (n, c, h, w), (n, h, w, c) or (n, places, c) to (n, places, c), float32."""
+    output = _float32(output)
     if output.ndim == 4 and not isinstance(backbone, torchvision.models.SwinTransformer):
         return output.flatten(2).transpose(1, 2)
     return output.flatten(1, -2)

@@ -5,8 +5,9 @@ Both take the same way through the code; what differs between them stands here.
 
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -17,6 +18,7 @@ from meadow.errors import MeadowError
 from meadow.params import Train
 
 GPUS = ("cuda", "mps")
+AHEAD = 2  # batches
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -99,15 +101,15 @@ CPU = Device()
 
 
 def ahead(load: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield `load(item)` of each item, in order, while a thread loads the next."""
-    with ThreadPoolExecutor(1) as pool:
-        following = None
+    """Yield `load(item)` of each item, in order, while threads load the next two."""
+    loads: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
         for item in items:
-            current, following = following, pool.submit(load, item)
-            if current:
-                yield current.result()
-        if following:
-            yield following.result()
+            loads.append(pool.submit(load, item))
+            if len(loads) > AHEAD:
+                yield loads.popleft().result()
+        while loads:
+            yield loads.popleft().result()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -22,13 +22,17 @@ from meadow.training import scratch
 FORMAT = "3"  # of a row: another one where `features.py` makes other bytes
 
 
-def path(digest: str) -> Path:
-    """Return the file of the network with this SHA-256, as this ONNX Runtime computes it."""
-    return cache.folder("features") / f"{digest}{_suffix()}"
+def path(digest: str, gpu: str | None = None) -> Path:
+    """Return the file of the network with this SHA-256, as this ONNX Runtime computes it.
+
+    Or as a GPU does, with the `Device.key` of which it is called: features of two are never mixed.
+    """
+    name = f"-{gpu}-{FORMAT}.sqlite" if gpu else _suffix()
+    return cache.folder("features") / f"{digest}{name}"
 
 
 def paths() -> list[Path]:
-    """Return the files of all networks that this ONNX Runtime has computed with."""
+    """Return the files of all networks that this ONNX Runtime has computed with on the CPU."""
     return sorted(cache.folder("features").glob(f"*{_suffix()}"))
 
 

@@ -16,12 +16,14 @@ from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from meadow.errors import MeadowError
 from meadow.inference.onnx_session import digest, open_session
 from meadow.params import Train
 from meadow.pipeline import cache, parallel
@@ -30,6 +32,9 @@ from meadow.pipeline.parallel import Machines
 from meadow.training import feature_table, onnx_graph, quantization
 from meadow.training.probe import Examples
 from meadow.training.weights import Weights
+
+if TYPE_CHECKING:
+    from meadow.training import torch_features
 
 NETWORK = "backbone.onnx"
 OUTPUTS = ("features", "texture")
@@ -97,12 +102,39 @@ def _quantise(network: Path, size: int, file: Path) -> None:
     onnx_graph.save(quantization.int8(onnx.load(network), pixels), file)
 
 
+def by_gpu(p: Train, weights: Weights, ready: Prepared) -> "torch_features.Backbone | None":
+    """Return what computes the features of a frozen backbone, where ONNX Runtime does not.
+
+    Raises:
+        MeadowError: train.device asks for a GPU that is not there, or that cannot do it.
+
+    """
+    if p.device == "cpu" or (p.device == "auto" and p.precision == "int8"):
+        return None
+    if p.precision == "int8":
+        raise MeadowError(
+            f"train.device: {p.device} computes in floats, and a probe in int8 learns from what it"
+            " is served in, on the CPU. Set train.precision: float32, or train.device: auto or cpu."
+        )
+    from meadow.training import torch_features  # imports PyTorch: 2 s
+    from meadow.training.device import Device
+
+    device = Device.of(p)
+    size = ready.preprocessing.size
+    return torch_features.Backbone(p, weights, size, device) if device.gpu else None
+
+
 def examples(
-    network: Path, digest: str, ready: Prepared, *, machines: Machines
+    network: Path,
+    digest: str,
+    ready: Prepared,
+    *,
+    machines: Machines,
+    gpu: "torch_features.Backbone | None" = None,
 ) -> tuple[Examples, NDArray[np.float32]]:
     """Return the train and val photos as examples for a head, and their texture; see `frozen`."""
     parts = [ready.photos("train"), ready.photos("val")]
-    features, texture = frozen(network, digest, parts, machines=machines)
+    features, texture = frozen(network, digest, parts, machines=machines, gpu=gpu)
     examples = Examples(
         features=features,
         targets=np.concatenate([part.targets for part in parts]),
@@ -119,39 +151,45 @@ def computed(
     with tempfile.TemporaryDirectory() as folder:
         onnx_graph.save(network, Path(folder, NETWORK))
         run = partial(open_session(Path(folder, NETWORK)).outputs, names)
-        outputs = list(_ordered(run, _photos(parts), machines))
+        outputs = list(_ordered(run, photos_of(parts), machines))
     return [np.concatenate(output) for output in zip(*outputs, strict=True)]
 
 
 def frozen(
-    network: Path, digest: str, parts: Sequence[Photos], *, machines: Machines
+    network: Path,
+    digest: str,
+    parts: Sequence[Photos],
+    *,
+    machines: Machines,
+    gpu: "torch_features.Backbone | None" = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the features of photos, computed where the cache lacks them.
 
-    Each photo is a run of its own on one thread, so that neither the number of threads nor the
-    company of other photos can change a bit of it.
+    On a CPU each photo is a run of its own on one thread, so that neither the number of threads nor
+    the company of other photos can change a bit of it.
 
     Args:
         network: an ONNX file that gives `features` and `texture`.
         digest: SHA-256 of the backbone that it has inside, the key of its features.
         parts: n photos in all.
         machines: what computes them.
+        gpu: what does so in place of these; see `by_gpu`.
 
     Returns:
         The features of each photo, (n, d), and its texture, (n, t).
 
     Raises:
-        MeadowError: the cache is damaged, or its disk is full.
+        MeadowError: the cache is damaged, its disk is full, or the GPU's memory ends.
 
     """
-    photos = _photos(parts)
-    file = feature_table.path(digest)
+    photos = photos_of(parts)
+    file = feature_table.path(digest, gpu.device.key if gpu else None)
     with feature_table.opened(file) as table:
-        if missing := _missing(table, photos):
+        if (missing := _missing(table, photos)) and not gpu:
             _fetch(file)
             missing = _missing(table, photos)
         if missing:
-            _compute(table, network, missing, machines)
+            _compute(table, network, missing, machines, gpu)
             cache.evict()
         features, texture = feature_table.read(table, [_key(photo) for photo in photos])
     return features, texture
@@ -169,11 +207,19 @@ def _fetch(file: Path) -> None:
 
 
 def _compute(
-    table: sqlite3.Connection, network: Path, photos: Sequence[_Photo], machines: Machines
+    table: sqlite3.Connection,
+    network: Path,
+    photos: Sequence[_Photo],
+    machines: Machines,
+    gpu: "torch_features.Backbone | None",
 ) -> None:
     """Compute photos, and write each into the table."""
-    run = partial(open_session(network).outputs, OUTPUTS)
-    for photo, row in zip(photos, _ordered(run, photos, machines), strict=True):
+    rows = (
+        gpu.outputs(photos)
+        if gpu
+        else _ordered(partial(open_session(network).outputs, OUTPUTS), photos, machines)
+    )
+    for photo, row in zip(photos, rows, strict=True):
         # Committed one by one: a kill loses at most the photos in flight.
         with table:
             feature_table.add(table, _key(photo), *(output.tobytes() for output in row))
@@ -187,7 +233,8 @@ def _ordered(
     return parallel.ordered(run, pixels, machines, title="features", total=len(photos))
 
 
-def _photos(parts: Sequence[Photos]) -> list[_Photo]:
+def photos_of(parts: Sequence[Photos]) -> list[_Photo]:
+    """Return each photo of all parts, in order."""
     return [(part, i) for part in parts for i in range(len(part.rows))]
 
 

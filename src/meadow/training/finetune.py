@@ -90,7 +90,9 @@ class Probed(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map pixels to logits, (n, classes), features, (n, d), and texture, (n, t)."""
         features, texture = self.features(pixels)
-        return features @ self.weight + self.bias, features, texture
+        with torch.autocast(pixels.device.type, enabled=False):  # logits have to be exact
+            logits = features @ self.weight + self.bias
+        return logits, features, texture
 
 
 def finetune(

@@ -79,7 +79,8 @@ class Method:
 def fit_probe(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, log: Log) -> Trained:
     """Fit a linear head on the frozen features of the train and val photos."""
     backbone, digest = features.backbone(p, weights, ready)
-    examples, texture = features.examples(backbone, digest, ready, machines=runtime.machines)
+    gpu, machines = features.by_gpu(p, weights, ready), runtime.machines
+    examples, texture = features.examples(backbone, digest, ready, machines=machines, gpu=gpu)
     l2 = None if p.probe.l2 == "auto" else p.probe.l2
     head = probe.fit(examples, l2, workers=runtime.workers)
     held_out = stored(head.held_out, examples.classes)
@@ -92,6 +93,7 @@ def fit_probe(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, log
             "backbone": digest,
             "l2": head.l2,
             "temperature": round(head.temperature, 6),
+            **(gpu.device.about if gpu else {}),
         },
         figures={"cv/log_loss": head.log_loss[head.l2]},
         neighbours=out_of_distribution.fit(
@@ -110,7 +112,7 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, lo
     Val photos set the thresholds, each by an epoch and a temperature that it did not choose.
     """
     # PyTorch, which they import, takes longer than all the rest of a probe on cached features.
-    from meadow.training import architectures, finetune, onnx_export
+    from meadow.training import architectures, finetune, onnx_export, torch_features
     from meadow.training.device import Device
 
     device = Device.of(p)
@@ -135,9 +137,13 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, lo
     graph = onnx_export.exported(served, size=size, outputs=outputs)
     if p.precision == "int8":
         graph = quantization.int8(graph, quantization.sample(train))
-    all_logits, vectors, texture = features.computed(
-        graph, [train, val], outputs, machines=runtime.machines
-    )
+    if device.gpu and p.precision == "float32":
+        rows = torch_features.outputs(served, features.photos_of([train, val]), device)
+        all_logits, vectors, texture = map(np.stack, zip(*rows, strict=True))
+    else:
+        all_logits, vectors, texture = features.computed(
+            graph, [train, val], outputs, machines=runtime.machines
+        )
     val_logits[epoch] = all_logits[len(train.rows) :]  # those of the network that is served
     # The probe's is in its head, and a few val photos know none that is better.
     known = 1.0 if weights.loaded else None
@@ -149,7 +155,7 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, lo
     tensors = {**network.backbone.state_dict(), **dict(served.named_buffers(recurse=False))}
     return Trained(
         network=onnx_graph.with_temperature(graph, temperature, classes),
-        tensors={name: tensor.numpy() for name, tensor in tensors.items()},
+        tensors={name: tensor.cpu().contiguous().numpy() for name, tensor in tensors.items()},
         about={"epoch": epoch, "temperature": round(temperature, 6), **device.about},
         figures=figures,
         neighbours=out_of_distribution.fit(
@@ -162,11 +168,14 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, lo
 
 def _first_head(p: Train, ready: Prepared, weights: Weights, runtime: Runtime) -> probe.Head:
     """Return the head of a probe of the train photos alone, on features in float32."""
-    backbone, digest = features.backbone(
-        p.model_copy(update={"precision": "float32"}), weights, ready
+    p = p.model_copy(update={"precision": "float32"})
+    backbone, digest = features.backbone(p, weights, ready)
+    photos, gpu, machines = (
+        ready.photos("train"),
+        features.by_gpu(p, weights, ready),
+        runtime.machines,
     )
-    photos = ready.photos("train")
-    vectors, _ = features.frozen(backbone, digest, [photos], machines=runtime.machines)
+    vectors, _ = features.frozen(backbone, digest, [photos], machines=machines, gpu=gpu)
     groups = [row.group for row in photos.rows]
     examples = probe.Examples(vectors, photos.targets, groups, len(ready.classes))
     return probe.fit(examples, workers=runtime.workers)
