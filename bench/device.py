@@ -36,6 +36,7 @@ from meadow.training import (
     finetune,
     onnx_export,
     onnx_graph,
+    starting,
     torch_features,
 )  # fmt: skip
 from meadow.training.data_parallel import DataParallel
@@ -61,14 +62,14 @@ class Given:
         """Side of the photos, pixels."""
         return int(self.photos.pixels.shape[1])
 
-    def network(self) -> finetune.Probed:
+    def network(self) -> starting.Probed:
         """Return what finetune trains, all of it, with a head of ten classes, on the device."""
         none = Weights("none", "none")
         network = architectures.build(self.arch, none, classes=10, size=self.size, seed=0)
         backbone = architectures.Features(network).eval()
         with torch.no_grad():
             width = backbone(torch.zeros(1, self.size, self.size, 3))[0].shape[1]
-        probed = finetune.Probed(backbone, np.ones((width, 10)), np.zeros(10))
+        probed = starting.Probed(backbone, np.ones((width, 10)), np.zeros(10))
         return probed.to(self.device.kind).to(memory_format=self.device.memory_format)
 
     def on_device(self) -> torch.Tensor:

@@ -89,6 +89,9 @@ class Runtime(Section):
 
     workers: int = Field(ge=0)  # 0: one per core
     scheduler: str = Field(pattern=r"^((tcp|tls)://[^/\s]+:\d+)?$")
+    processes: int = Field(ge=1)
+    nodes: int = Field(ge=1)
+    rendezvous: str = Field(pattern=r"^([^:\s]+:\d+)?$")
 
     @property
     def machines(self) -> Machines:

@@ -15,7 +15,7 @@ from meadow.params import Finetune
 from meadow.pipeline import manifest
 from meadow.pipeline.manifest import Photos, Row
 from meadow.prepare import prepare
-from meadow.training import finetune
+from meadow.training import finetune, starting
 from meadow.training.data_parallel import DataParallel
 from meadow.training.device import CPU, Device
 from meadow.training.weights import Weights
@@ -69,6 +69,9 @@ class Recorded:
     def __init__(self) -> None:
         self.sizes: list[int] = []
         self.seeds: list[int] = []
+
+    def share(self, size: int) -> slice:
+        return slice(0, size)
 
     def backward(self, size: int, _loss: object, seed: int) -> Tensor:
         self.sizes.append(size)
@@ -210,7 +213,7 @@ def run(p: Finetune, checkpoint: Path, seed: int = 0) -> tuple[list[dict[str, fl
     history: list[dict[str, float]] = []
     finetune.finetune(
         network, toys(128), toys(64, seed=1), p, seed,
-        checkpoint=checkpoint, workers=1, log=history.append,
+        checkpoint=checkpoint, threads=1, log=history.append,
     )  # fmt: skip
     return history, network
 
@@ -275,12 +278,12 @@ class Toy(nn.Module):
 def test_a_probe_that_is_trained_further_keeps_its_head_and_its_norms(tmp_path: Path) -> None:
     """And their statistics, to the bit, also where three shards are averaged; the rest learns."""
     head = np.random.default_rng(0).normal(size=(4, 2))
-    network = finetune.Probed(Toy(), head, np.zeros(2))  # type: ignore[arg-type]
+    network = starting.Probed(Toy(), head, np.zeros(2))  # type: ignore[arg-type]
     network.features.first.requires_grad_(False)  # as `train.finetune.frozen` does
     before = {name: value.clone() for name, value in network.state_dict().items()}
     finetune.finetune(
         network, toys(96), toys(32, seed=1), changed(batch_size=48), 0,
-        checkpoint=tmp_path / "c.pt", workers=2, log=lambda _: None,
+        checkpoint=tmp_path / "c.pt", threads=2, log=lambda _: None,
     )  # fmt: skip
     after = network.state_dict()
 

@@ -1,14 +1,15 @@
-"""A network on several threads or on a GPU, with results that do not depend on their number.
+"""A network on several threads, processes or GPUs, with results that do not depend on their number.
 
 A batch is cut into shards of at most 16 photos. Each shard is computed on one thread from the same
-weights; gradients and batch-norm statistics are added up in the order of the shards. The number
-of threads decides only how many shards are under way at the same time.
+weights; gradients and batch-norm statistics are added up in a binary tree over the shards. The
+number of threads and processes decides only how many shards are under way at the same time.
 
-On a GPU one thread computes the whole batch at once, or as much of it as memory holds; where batch
-norm or dropout look at the shard that a photo is in, it computes shard by shard, too.
+On a GPU one thread computes all shards of its process at once, or as many photos as memory holds;
+where batch norm or dropout look at the shard that a photo is in, it computes shard by shard, too.
 """
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -24,10 +25,12 @@ from torchvision.ops import StochasticDepth
 
 from meadow.errors import MeadowError
 from meadow.training.device import CPU, Device, is_out_of_memory
+from meadow.training.group import Group, tree_sum
 
 SHARD = 16  # photos
 LARGEST = 4096  # photos that a GPU computes at once, if its memory holds them
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class DataParallel:
@@ -37,6 +40,7 @@ class DataParallel:
         network: what is trained, in place; it lies on the device.
         threads: how many shards are computed at the same time; on a GPU it is one.
         device: what computes.
+        group: the processes that share the shards; each has a network of the same weights.
 
     Attributes:
         by_shards: whether the shard that a photo is in matters to what is learned from it.
@@ -44,13 +48,20 @@ class DataParallel:
 
     """
 
-    def __init__(self, network: nn.Module, threads: int, device: Device = CPU) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        threads: int,
+        device: Device = CPU,
+        group: Group | None = None,
+    ) -> None:
         # PyTorch's own threads would cut sums differently for each number of threads.
         torch.set_num_threads(1)
         # On a GPU PyTorch warns of the few operations for which it has none.
         torch.use_deterministic_algorithms(True, warn_only=device.gpu)
         threads = 1 if device.gpu else threads
         self.device = device
+        self.group = group or Group()
         self.part = LARGEST if device.gpu else SHARD
         self.network = network
         self.pool = ThreadPoolExecutor(threads)
@@ -59,6 +70,10 @@ class DataParallel:
         self.by_shards = _looks_at_shards(replicas[0].train())
         for replica in replicas:
             self.idle.put(replica)
+
+    def share(self, size: int) -> slice:
+        """Return which photos of a batch `backward` asks this process for."""
+        return _span(self._leaves(size))
 
     def backward(self, size: int, loss: Callable[[nn.Module, slice], Tensor], seed: int) -> Tensor:
         """Compute a batch: gradients and batch-norm statistics go to the network.
@@ -77,7 +92,7 @@ class DataParallel:
         """
         before = [buffer.clone() for buffer in self.network.buffers()]
 
-        def shard(part: slice) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        def shard(part: slice) -> list[Tensor]:
             with self._borrowed(before) as replica:
                 for i, module in enumerate(replica.modules()):
                     if isinstance(module, Drop):
@@ -85,21 +100,27 @@ class DataParallel:
                 with self.device.autocast():
                     total = loss(replica.train(), part) / size
                 gradients = torch.autograd.grad(total, trained(replica), materialize_grads=True)
-                after = [buffer.clone() for buffer in replica.buffers()]
-                return total.detach(), list(gradients), after
-
-        losses, gradients, buffers = zip(*self._parts(shard, size, self.by_shards), strict=True)
-        for parameter, parts in zip(
-            trained(self.network), zip(*gradients, strict=True), strict=True
-        ):
-            parameter.grad = _sum(parts)
-        for buffer, values in zip(self.network.buffers(), zip(*buffers, strict=True), strict=True):
-            if buffer.is_floating_point():
                 # by their changes: the mean of equal values can differ from them in its last bit
-                buffer += _sum([value - buffer for value in values]) / len(values)
-            else:  # the count of batches that batch norm has seen
-                buffer.copy_(values[0])
-        return _sum(losses)
+                changes = [
+                    # of the batches that batch norm has seen the first shard counts one
+                    new - old if new.is_floating_point() else (new - old).float() * (not part.start)
+                    for new, old in zip(replica.buffers(), before, strict=True)
+                ]
+                return [total.detach(), *gradients, *changes]
+
+        weights = trained(self.network)
+        if leaves := self._leaves(size):
+            sums = self._computed(shard, leaves, self.by_shards, tree_sum)
+        else:
+            nothing = torch.zeros((), device=self.device.kind)
+            sums = [nothing, *map(torch.zeros_like, [*weights, *before])]
+        count = len(_shards(size, SHARD))
+        total, *sums = self.group.summed(sums, count)
+        for parameter, gradient in zip(weights, sums, strict=False):
+            parameter.grad = gradient
+        for buffer, change in zip(self.network.buffers(), sums[len(weights) :], strict=True):
+            buffer += change / count if buffer.is_floating_point() else change.to(buffer)
+        return total
 
     @torch.no_grad()
     def outputs(self, size: int, run: Callable[[nn.Module, slice], Tensor]) -> Tensor:
@@ -116,26 +137,56 @@ class DataParallel:
             with self._borrowed(buffers) as replica, torch.no_grad(), self.device.autocast():
                 return run(replica.eval(), part).float()
 
-        return torch.cat(self._parts(shard, size, by_shards=False))
+        shards = _shards(size, SHARD)
+        shares = self.group.shares(len(shards))
+        mine = shares[self.group.rank] or range(1)  # if only to know the shape
+        rows = self._computed(
+            shard, shards[mine.start : mine.stop], False, lambda parts, _: torch.cat(list(parts))
+        )
+        spans = [_span(shards[share.start : share.stop]) for share in shares]
+        return self.group.concatenated(rows, [span.stop - span.start for span in spans])
 
-    def _parts(self, compute: Callable[[slice], R], size: int, by_shards: bool) -> list[R]:
-        """Compute a batch part by part; parts are halved, and stay so, when memory ends."""
+    def _leaves(self, size: int) -> list[slice]:
+        """Return the shards of a batch that this process adds up."""
+        shards = _shards(size, SHARD)
+        return [shards[i] for i in self.group.leaves(len(shards))]
+
+    def _computed(
+        self,
+        compute: Callable[[slice], R],
+        shards: Sequence[slice],
+        by_shards: bool,
+        join: Callable[[Iterator[R], int], S],
+    ) -> S:
+        """Compute shards part by part, and join the results as they come.
+
+        Parts are halved, and stay so, when memory ends.
+        """
         while True:
-            part = SHARD if by_shards else min(self.part, size)
-            results = [self.pool.submit(compute, rows) for rows in _shards(size, part)]
-            wait(results)
+            parts = self._cut(shards, by_shards)
+            futures = deque(self.pool.submit(compute, part) for part in parts)
             try:
-                return [result.result() for result in results]
+                return join((futures.popleft().result() for _ in parts), len(parts))
             except RuntimeError as error:
+                wait(futures)
                 if not is_out_of_memory(error):
                     raise
-                if by_shards or part == 1:
+                most = SHARD if by_shards else max(part.stop - part.start for part in parts)
+                if by_shards or most == 1:
                     raise MeadowError(
-                        f"the memory of {self.device.kind} ends at {part} photos of this network."
+                        f"the memory of {self.device.kind} ends at {most} photos of this network."
                         " Take a smaller one (train.arch), smaller photos (prepare.size), or"
                         " train.device: cpu."
                     ) from None
-            self.part = -(-part // 2)
+            self.part = -(-most // 2)
+
+    def _cut(self, shards: Sequence[slice], by_shards: bool) -> Sequence[slice]:
+        """Return what is computed at once: each shard, or more or less where shards matter not."""
+        if by_shards or self.part == SHARD:
+            return shards
+        span = _span(shards)
+        parts = _shards(span.stop - span.start, self.part)
+        return [slice(span.start + part.start, span.start + part.stop) for part in parts]
 
     @contextmanager
     def _borrowed(self, buffers: Sequence[Tensor]) -> Iterator[nn.Module]:
@@ -205,8 +256,6 @@ def _shards(size: int, most: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def _sum(parts: Sequence[Tensor]) -> Tensor:
-    total = parts[0].clone()
-    for part in parts[1:]:
-        total += part
-    return total
+def _span(shards: Sequence[slice]) -> slice:
+    """Return the photos of shards that lie side by side."""
+    return slice(shards[0].start, shards[-1].stop) if shards else slice(0, 0)

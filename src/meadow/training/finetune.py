@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +18,17 @@ from tqdm import tqdm
 from meadow.errors import MeadowError
 from meadow.params import Finetune, Train
 from meadow.pipeline import cache
-from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Photos, Prepared
-from meadow.training.architectures import Features
+from meadow.training import shuffle
 from meadow.training.data_parallel import DataParallel, trained
 from meadow.training.device import CPU, Device, ahead
+from meadow.training.group import Group
 from meadow.training.weights import Weights
 
 # A run of other code is another run.
 CODE = (
-    *("finetune", "data_parallel", "device", "architectures", "onnx_export"),
-    *("features", "probe", "softmax_regression", "calibration"),  # which give the first head
+    *("finetune", "data_parallel", "device", "group", "shuffle", "architectures", "onnx_export"),
+    *("starting", "features", "probe", "softmax_regression", "calibration"),  # the first head
 )
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "onnxruntime")
 WARMUP = 0.1  # share of the steps in which the learning rate rises
@@ -57,44 +57,6 @@ class State:
     optimizer: dict[str, Any]
 
 
-class Probed(nn.Module):
-    """A probe as one network, of which the last layers can be trained further.
-
-    First the head, then at a small rate the layers before it: so the features change no more than
-    the photos ask for (LP-FT, Kumar et al. 2022, arXiv 2202.10054). The head stays, and so do
-    biases, norms and their statistics: a few hundred photos give no better ones.
-
-    Args:
-        features: trained in place.
-        weight: of the head, (d, classes).
-        bias: (classes,).
-
-    """
-
-    def __init__(
-        self, features: Features, weight: NDArray[np.floating], bias: NDArray[np.floating]
-    ) -> None:
-        super().__init__()
-        self.features = features
-        self.weight: Tensor
-        self.bias: Tensor
-        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32))
-        self.register_buffer("bias", torch.tensor(bias, dtype=torch.float32))
-        for tensor in features.parameters():
-            tensor.requires_grad_(tensor.ndim > 1)
-
-    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
-        """Stay in evaluation mode."""
-        return super().train(False)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map pixels to logits, (n, classes), features, (n, d), and texture, (n, t)."""
-        features, texture = self.features(pixels)
-        with torch.autocast(pixels.device.type, enabled=False):  # logits have to be exact
-            logits = features @ self.weight + self.bias
-        return logits, features, texture
-
-
 def finetune(
     network: nn.Module,
     train: Photos,
@@ -103,9 +65,10 @@ def finetune(
     seed: int,
     *,
     checkpoint: Path,
-    workers: int,
+    threads: int,
     log: Log,
     device: Device = CPU,
+    group: Group | None = None,
 ) -> tuple[int, dict[str, float], NDArray[np.float32]]:
     """Train; leave the network with the weights of the epoch with the least val log-loss.
 
@@ -118,32 +81,40 @@ def finetune(
         p: how; params.yaml says what each key means.
         seed: of the order of the photos and of augmentation.
         checkpoint: written after each epoch; a run that finds it goes on from there.
-        workers: threads; see `cpu.cores`.
+        threads: of this process.
         log: gets the figures of each epoch, on a resume also those of the epochs before.
         device: what computes; the network is brought there, and back to the CPU in the end.
+        group: the processes that train together; all return the same.
 
     Returns:
         The number of that epoch, its figures, and the logits of the val photos after each epoch,
         (epochs, n, classes).
 
     Raises:
-        MeadowError: the loss is not finite any more, or the device's memory ends.
+        MeadowError: the loss is not finite any more, the device's memory ends, or the processes
+            train different things.
 
     """
+    group = group or Group()
+    group.agree(checkpoint.name)
     network.to(device.kind).to(memory_format=device.memory_format)
+    group.equal(list(network.state_dict().values()))
     optimizer = _optimizer(network, p)
     state = State([], [], 0, {}, {}, {})
     first = _weights(network)
     if checkpoint.exists():
         state = State(**torch.load(checkpoint, device.kind, weights_only=True))
+    state = group.newest(state, len(state.history))
+    if state.history:
         network.load_state_dict(state.weights)
         optimizer.load_state_dict(state.optimizer)
         for figures in state.history:
             log(figures)
-    replicas = DataParallel(network, cores(workers), device)
+    replicas = DataParallel(network, threads, device, group)
     targets = torch.from_numpy(val.targets)
     start = len(state.history)
-    epochs = tqdm(range(start, p.epochs), "finetune", p.epochs, initial=start, disable=None)
+    hidden = None if group.writes else True
+    epochs = tqdm(range(start, p.epochs), "finetune", p.epochs, initial=start, disable=hidden)
     for epoch in epochs:
         if epoch - state.best > p.patience:
             break
@@ -177,8 +148,9 @@ def finetune(
         state.history.append(figures)
         state.val_logits.append(logits)
         state.weights, state.optimizer = weights, optimizer.state_dict()
-        with cache.writing(checkpoint) as part:
-            torch.save(vars(state), part)
+        if group.writes:
+            with cache.writing(checkpoint) as part:
+                torch.save(vars(state), part)
     network.load_state_dict(state.best_weights)
     network.to("cpu").to(memory_format=torch.contiguous_format)
     logits = torch.stack([logits.cpu() for logits in state.val_logits])
@@ -212,23 +184,38 @@ def _epoch(
     """Train for one epoch; return the mean loss."""
     n = len(train.targets)
     steps = -(-n // p.batch_size)
+    edges = [n * step // steps for step in range(steps + 1)]
+    sizes = np.diff(edges).tolist()
+    shares = [replicas.share(size) for size in sizes]  # of each batch, what this process computes
     # All draws of an epoch are made here, so that they depend on nothing but seed and epoch.
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(n)
+    window = shuffle.window(math.prod(train.pixels.shape[1:]))
+    order = shuffle.order(rng, n, window)
     warps = _warps(rng, n, p.augment)
     device, targets = replicas.device, torch.from_numpy(train.targets)
-    batches = [order[n * step // steps : n * (step + 1) // steps] for step in range(steps)]
+    places = [
+        slice(at + part.start, at + part.stop) for at, part in zip(edges, shares, strict=False)
+    ]
+    photos = shuffle.read(train.pixels, order, places, window)
     losses = []
 
-    def load(rows: NDArray[np.int64]) -> list[Tensor]:
-        return [device.pinned(one) for one in (_pixels(train, rows), warps[rows], targets[rows])]
+    def load(batch: tuple[slice, NDArray[np.uint8]]) -> list[Tensor]:
+        place, pixels = batch
+        rows = order[place]
+        return [
+            device.pinned(one) for one in (torch.from_numpy(pixels), warps[rows], targets[rows])
+        ]
 
-    for step, batch in enumerate(ahead(load, batches)):
+    loaded = ahead(load, zip(places, photos, strict=True))
+    for step, (size, share, batch) in enumerate(zip(sizes, shares, loaded, strict=True)):
         for group in optimizer.param_groups:
             group["lr"] = p.lr * _rate((epoch + step / steps) / p.epochs)
 
-        def loss(net: nn.Module, part: slice, batch: list[Tensor] = batch) -> Tensor:
-            pixels, matrices, targets = (device.sent(one[part]) for one in batch)
+        def loss(
+            net: nn.Module, part: slice, batch: list[Tensor] = batch, first: int = share.start
+        ) -> Tensor:
+            mine = slice(part.start - first, part.stop - first)
+            pixels, matrices, targets = (device.sent(one[mine]) for one in batch)
             photos = _warped(pixels, matrices) if p.augment else pixels
             logits = net(photos)[0].float()
             return F.cross_entropy(
@@ -236,10 +223,10 @@ def _epoch(
             )
 
         drops = seed + (epoch * steps + step) * 1000
-        losses.append(replicas.backward(len(batch[0]), loss, drops))
+        losses.append(replicas.backward(size, loss, drops))
         optimizer.step()
     # Read at the end alone: whoever reads a tensor waits until the GPU has computed it.
-    return sum(len(rows) * float(one) for rows, one in zip(batches, losses, strict=True)) / n
+    return sum(size * float(one) for size, one in zip(sizes, losses, strict=True)) / n
 
 
 def _rate(done: float) -> float:
@@ -263,7 +250,7 @@ def _optimizer(network: nn.Module, p: Finetune) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=p.lr)
 
 
-def _pixels(photos: Photos, rows: slice | NDArray[np.int64]) -> Tensor:
+def _pixels(photos: Photos, rows: slice) -> Tensor:
     return torch.from_numpy(photos.pixels[rows])
 
 

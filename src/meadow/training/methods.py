@@ -13,6 +13,7 @@ from onnx import ModelProto
 
 from meadow.inference import conformal
 from meadow.params import Runtime, Train
+from meadow.pipeline.cpu import cores
 from meadow.pipeline.manifest import Prepared
 from meadow.pipeline.probabilities import Rows, stored
 from meadow.training import features, onnx_graph, out_of_distribution, probe, quantization
@@ -112,27 +113,24 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, lo
     Val photos set the thresholds, each by an epoch and a temperature that it did not choose.
     """
     # PyTorch, which they import, takes longer than all the rest of a probe on cached features.
-    from meadow.training import architectures, finetune, onnx_export, torch_features
+    from meadow.training import finetune, onnx_export, starting, torch_features
     from meadow.training.device import Device
 
     device = Device.of(p)
     size, classes = ready.preprocessing.size, len(ready.classes)
-    network = architectures.build(p.arch, weights, classes=classes, size=size, seed=p.seed)
     train, val, outputs = ready.photos("train"), ready.photos("val"), ["logits", *features.OUTPUTS]
-    served: architectures.WithFeatures | finetune.Probed
-    if weights.loaded:
-        head = _first_head(p, ready, weights, runtime)
-        served = finetune.Probed(architectures.Features(network), head.weight, head.bias)
-    else:
-        served = architectures.WithFeatures(network)
-    layers = list(served.parameters())
-    for tensor in layers[: int(p.finetune.frozen * len(layers))]:
-        tensor.requires_grad_(False)
+    head = starting.head(p, ready, weights, runtime)
+    network, served = starting.network(p, ready, weights, head)
     onnx_export.exported(served, size=size, outputs=outputs)  # if it must fail, before training
     checkpoint = finetune.checkpoint(p, weights, ready, device)
+    if runtime.processes * runtime.nodes > 1:
+        from meadow.training import processes
+
+        processes.train(p, head, checkpoint, device, runtime, log)
+        log = _logged_already
     epoch, figures, val_logits = finetune.finetune(
         served, train, val, p.finetune, p.seed,
-        checkpoint=checkpoint, workers=runtime.workers, log=log, device=device,
+        checkpoint=checkpoint, threads=cores(runtime.workers), log=log, device=device,
     )  # fmt: skip
     graph = onnx_export.exported(served, size=size, outputs=outputs)
     if p.precision == "int8":
@@ -151,7 +149,8 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, lo
     groups = [row.group for row in [*train.rows, *val.rows]]
     fold = probe.folds(groups[len(train.rows) :], val.targets, probe.FOLDS)
     held_out = cross_fitted(val_logits, val.targets, fold, known)
-    checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
+    if runtime.nodes == 1:  # others with the same cache may not have read it
+        checkpoint.unlink(missing_ok=True)  # an equal experiment in the queue may have been faster
     tensors = {**network.backbone.state_dict(), **dict(served.named_buffers(recurse=False))}
     return Trained(
         network=onnx_graph.with_temperature(graph, temperature, classes),
@@ -166,19 +165,8 @@ def fit_layers(p: Train, ready: Prepared, weights: Weights, runtime: Runtime, lo
     )
 
 
-def _first_head(p: Train, ready: Prepared, weights: Weights, runtime: Runtime) -> probe.Head:
-    """Return the head of a probe of the train photos alone, on features in float32."""
-    p = p.model_copy(update={"precision": "float32"})
-    backbone, digest = features.backbone(p, weights, ready)
-    photos, gpu, machines = (
-        ready.photos("train"),
-        features.by_gpu(p, weights, ready),
-        runtime.machines,
-    )
-    vectors, _ = features.frozen(backbone, digest, [photos], machines=machines, gpu=gpu)
-    groups = [row.group for row in photos.rows]
-    examples = probe.Examples(vectors, photos.targets, groups, len(ready.classes))
-    return probe.fit(examples, workers=runtime.workers)
+def _logged_already(_: dict[str, float]) -> None:
+    """Log nothing."""
 
 
 METHODS = {
