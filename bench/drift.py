@@ -1,14 +1,15 @@
 """How often `meadow drift` raises a false alarm, and what it finds within 200 photos.
 
-Each of 200 splits halves the photos at random: a head, the distances and the reference are of one
-half, and the days are drawn from the other, 5 of each kind. Run in a copy of a project, whose
-params.yaml and data/prepared it changes:
+Each of 1,000 splits halves the photos at random: a head, the distances and the reference are of one
+half, and a day of each kind is drawn from the other, no photo twice. What the backbone makes of a
+photo is computed once. Run in a copy of a project, whose params.yaml and data/prepared it changes:
 
     python bench/drift.py
 """
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from meadow.inference.onnx_session import open_session
 from meadow.inference.reference import Reference
 from meadow.inference.signals import DIGITS, LOOK, look
 from meadow.pipeline import manifest
-from meadow.pipeline.image import decode
+from meadow.pipeline.image import Preprocessing, decode
+from meadow.pipeline.intervals import wilson
 from meadow.pipeline.parallel import Machines
 from meadow.prepare import prepare
 from meadow.training import features, out_of_distribution, probe
@@ -35,8 +37,8 @@ from meadow.training.calibration import log_softmax
 from meadow.training.probe import Examples
 from meadow.training.weights import Weights
 
-SPLITS, DAYS = 200, 5
-SCALES = {"half as large": 0.5, "twice as large": 2.0}
+SPLITS = 1000
+SCALES = {"half as large": 0.5, "0.7 times as large": 0.7, "twice as large": 2.0}
 SIZES = (50, 100, 200)  # photos of an ordinary day
 Floats = NDArray[np.float64]
 
@@ -44,6 +46,11 @@ Floats = NDArray[np.float64]
 def darker(image: Image.Image) -> Image.Image:
     """By 30 %."""
     return image.point(lambda value: round(0.7 * value))
+
+
+def brighter(image: Image.Image) -> Image.Image:
+    """By 5 %: another time of day."""
+    return image.point(lambda value: min(255, round(1.05 * value)))
 
 
 def blurred(image: Image.Image) -> Image.Image:
@@ -65,8 +72,9 @@ def cropped(image: Image.Image) -> Image.Image:
     return image.crop((near, near, far, far)).resize(image.size, Image.Resampling.BILINEAR)
 
 
-KINDS = {"as learned": lambda image: image, "darker by 30 %": darker, "blurred": blurred,
-         "green turned brown": brown, "another crop": cropped}  # fmt: skip
+KINDS = {"as learned": lambda image: image, "brighter by 5 %": brighter, "darker by 30 %": darker,
+         "blurred": blurred, "green turned brown": brown, "another crop": cropped}  # fmt: skip
+ORDINARY = {"as learned", "brighter by 5 %", *SCALES}
 
 
 def resent(photo: bytes, scale: float) -> bytes:
@@ -92,7 +100,13 @@ def others(size: int, count: int = 60) -> list[Image.Image]:
 class Seen:
     """What the backbone makes of photos, and how they look."""
 
-    def __init__(self, session: ort.InferenceSession, photos: list[Image.Image]) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        preprocessing: Preprocessing,
+        photos: list[Image.Image],
+        sizes: Sequence[tuple[int, int]],
+    ) -> None:
         def run(image: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             vector, texture = session.run(features.OUTPUTS, {"pixels": np.asarray(image)[None]})
             return vector[0], texture[0]
@@ -100,31 +114,43 @@ class Seen:
         with ThreadPoolExecutor(2) as pool:
             vectors, textures = zip(*pool.map(run, photos), strict=True)
         self.features, self.texture = np.stack(vectors), np.stack(textures)
-        looks = [look(np.asarray(image)) for image in photos]
+        looks = [
+            look(np.asarray(image), preprocessing, *size)
+            for image, size in zip(photos, sizes, strict=True)
+        ]
         self.look = np.array([[values[name] for name in LOOK] for values in looks])
 
 
 def main() -> None:
     """Print the rates."""
-    recipes.set_params({"prepare": {"val": 0.02, "test": 0.02}, "train": {"precision": "float32"}})
+    recipes.set_params({"prepare": {"val": 0.02, "test": 0.02}})
     prepare()
     p, ready = params.load().train, manifest.load()
+    network = ready.preprocessing
     backbone, digest = features.backbone(p, Weights.of(p.weights, p.arch), ready)
     examples, texture = features.examples(backbone, digest, ready, machines=Machines(2))
     parts = [ready.photos("train"), ready.photos("val")]
     images = [Image.fromarray(photo) for part in parts for photo in part.pixels]
-    sizes = np.array([row.size for part in parts for row in part.rows], float)
+    rows = [row for part in parts for row in part.rows]
+    sizes = np.array([row.size for row in rows], float)
+    pixels = [(row.width, row.height) for row in rows]
     session = open_session(backbone)
-    seen = {name: Seen(session, [change(i) for i in images]) for name, change in KINDS.items()}
+    seen = {
+        name: Seen(session, network, [change(i) for i in images], pixels)
+        for name, change in KINDS.items()
+    }
     folder = Path(params.load().data.dir)
-    files = [(folder / row.path).read_bytes() for part in parts for row in part.rows]
+    files = [(folder / row.path).read_bytes() for row in rows]
     bytes_of = dict.fromkeys(seen, sizes)
     for name, scale in SCALES.items():
         sent = [resent(photo, scale) for photo in files]
-        images = [Image.fromarray(ready.preprocessing(photo)) for photo in sent]
-        seen[name], bytes_of[name] = Seen(session, images), np.array([*map(len, sent)], float)
-    strange = others(ready.preprocessing.size)
-    strange_seen, strange_sizes = Seen(session, strange), np.array([_bytes(i) for i in strange])
+        images = [Image.fromarray(network(photo)) for photo in sent]
+        pixels = [decode(photo).size for photo in sent]
+        seen[name] = Seen(session, network, images, pixels)
+        bytes_of[name] = np.array([*map(len, sent)], float)
+    strange = others(network.size)
+    strange_seen = Seen(session, network, strange, [image.size for image in strange])
+    strange_sizes = np.array([_bytes(image) for image in strange])
     groups, targets = np.array(examples.groups), examples.targets
 
     def split(seed: int) -> list[tuple[str, list[str]]]:
@@ -146,6 +172,9 @@ def main() -> None:
             columns = [sure, far, *photos.look.T, of]
             return np.stack(columns, axis=1), p_class.argmax(axis=1)
 
+        def some(photos: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+            return random.permutation(photos)[:count]
+
         held_out = np.exp(head.as_served)
         sure, far = held_out.max(axis=1).round(DIGITS), near.distances.round(DIGITS)
         columns = [sure, far, *seen["as learned"].look[learned].T, sizes[learned]]
@@ -166,25 +195,18 @@ def main() -> None:
         days = []
         for name, photos in seen.items():
             signals, predicted = answers(photos, bytes_of[name])
-            for number in range(DAYS):
-                if name == "as learned":
-                    size = min(SIZES[(seed + number) % len(SIZES)], len(new))
-                    drawn = random.choice(new, size, replace=False)
-                else:
-                    drawn = random.choice(new, 200)
-                days.append((name, day(signals[drawn], predicted[drawn])))
+            drawn = some(new, SIZES[seed % len(SIZES)] if name in ORDINARY else 200)
+            days.append((name, day(signals[drawn], predicted[drawn])))
         signals, predicted = answers(seen["as learned"], sizes)
         odd_signals, odd_predicted = answers(strange_seen, strange_sizes)
+        drawn, odd = some(new, 160), some(np.arange(len(strange)), 40)
+        order = random.permutation(len(drawn) + len(odd))
+        both = np.concatenate([signals[drawn], odd_signals[odd]])[order]
+        labels = np.concatenate([predicted[drawn], odd_predicted[odd]])[order]
+        days.append(("a new class, 20 %", day(both, labels)))
         first = targets[new] == 0
-        weights = np.where(first, 0.8 / first.sum(), 0.2 / (~first).sum())
-        for _ in range(DAYS):
-            drawn, odd = random.choice(new, 160), random.choice(len(strange), 40)
-            both = np.concatenate([signals[drawn], odd_signals[odd]])
-            labels = np.concatenate([predicted[drawn], odd_predicted[odd]])
-            order = random.permutation(200)
-            days.append(("a new class, 20 %", day(both[order], labels[order])))
-            drawn = random.choice(new, 200, p=weights)
-            days.append(("labels 80 to 20", day(signals[drawn], predicted[drawn])))
+        drawn = random.permutation(np.concatenate([some(new[first], 80), some(new[~first], 20)]))
+        days.append(("labels 80 to 20", day(signals[drawn], predicted[drawn])))
         return days
 
     alarms: dict[str, list[list[str]]] = {}
@@ -192,7 +214,7 @@ def main() -> None:
         for done, days in enumerate(pool.map(split, range(SPLITS)), 1):
             for name, signals in days:
                 alarms.setdefault(name, []).append(signals)
-            if done % 50 == 0:
+            if done % 100 == 0:
                 print(f"{done} splits", *map(line, alarms.items()), sep="\n", flush=True)
 
 
@@ -201,7 +223,9 @@ def line(kind: tuple[str, list[list[str]]]) -> str:
     name, days = kind
     counts = Counter(signal for signals in days for signal in signals)
     by = ", ".join(f"{signal} {count / len(days):.0%}" for signal, count in counts.most_common())
-    return f"{name:20} {sum(map(bool, days)):5} of {len(days)} days: {by}"
+    alarms, n = sum(map(bool, days)), len(days)
+    low, high = wilson(alarms, n)
+    return f"{name:20} {alarms:5} of {n} days ({low:.1%} to {high:.1%}): {by}"
 
 
 def distances(near: out_of_distribution.Neighbours, photos: Seen) -> Floats:

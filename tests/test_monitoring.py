@@ -26,7 +26,7 @@ from toys import colour_classifier, encoded
 from meadow.inference.classifier import Classifier
 from meadow.inference.reference import Reference
 from meadow.inference.signals import DIGITS, SIGNALS, look
-from meadow.pipeline.image import Preprocessing
+from meadow.pipeline.image import Preprocessing, decode
 from meadow.pipeline.ports import answers, free_port
 from meadow.serving import server
 from meadow.serving.parent import end_with_parent
@@ -170,7 +170,7 @@ def reference_of(model: Path, photo: bytes) -> Reference:
         "confidence": answer.probabilities.max().round(DIGITS),
         "distance": round(answer.distance, DIGITS),
         "bytes": len(photo),
-        **look(classifier.preprocessing(photo)),
+        **look(classifier.preprocessing(photo), classifier.preprocessing, *decode(photo).size),
     }
     nothing = np.zeros(100, np.int64)
     return Reference({name: np.full(100, measured[name]) for name in SIGNALS}, nothing, nothing)
@@ -192,7 +192,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         no_folder, events = (folder / name for name in ("2/model.json/none", "events.jsonl"))
         for classes, more in (
             (["gold", "moss"], {"MEADOW_EVENTS": str(no_folder), "MEADOW_SHADOW": str(shadow)}),
-            (["gold", "moss", "plum"], {"MEADOW_EVENTS": str(events), "MEADOW_API_KEY": KEY}),
+            (
+                ["gold", "moss", "plum"],
+                {
+                    "MEADOW_EVENTS": str(events),
+                    "MEADOW_API_KEY": KEY,
+                    "MEADOW_KEEP": "random:1",
+                    "MEADOW_KEEP_DIR": str(folder / "kept"),
+                },
+            ),
         ):
             model = colour_classifier(folder / str(len(classes)), classes)
             reference_of(model, GOLD).save(model)
@@ -265,6 +273,14 @@ def posting(stack: ExitStack, url: str, body: bytes, *, clients: int, pause: flo
         pool.submit(post)
 
 
+def label(url: str) -> None:
+    """Have a photo answered, and tell its label."""
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        answered = client.post("/predict", content=GOLD).headers["x-request-id"]
+        true = {"request_id": answered, "label": "gold"}
+        client.post("/feedback", json=true).raise_for_status()
+
+
 def shown(board: dict[str, Any]) -> list[str]:
     """Return all queries of a dashboard, Grafana's variables filled in."""
     return [
@@ -297,6 +313,7 @@ def test_each_panel_shows_something_and_no_alert_is_false(watched: Watched) -> N
         end = time.monotonic() + WITHIN
         while empty := [query for query in queries if not numbers(watched.query(query))]:
             assert time.monotonic() < end, empty
+            label(watched.urls[1])
             time.sleep(1)
         watched.receiver.wait(STANDING, time.monotonic())
 
@@ -317,11 +334,7 @@ def test_each_alert_arrives(watched: Watched) -> None:
     with ExitStack() as stack:
         posting(stack, url, GOLD, clients=1, pause=0.3)
         receiver.wait(STANDING, time.monotonic())
-    headers = {"Authorization": f"Bearer {KEY}"}
-    with httpx.Client(base_url=watched.urls[1], headers=headers) as client:
-        answered = client.post("/predict", content=GOLD).headers["x-request-id"]
-        label = {"request_id": answered, "label": "gold"}
-        client.post("/feedback", json=label).raise_for_status()
+    label(watched.urls[1])
     receiver.certificate_ends[0] = time.time() + 86400
     renewed_late = time.monotonic()
     with ExitStack() as stack:

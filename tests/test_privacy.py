@@ -20,7 +20,7 @@ SECRET = "Ada-Lovelace"  # noqa: S105  # of a client: no log, event or metric ma
 FORGED = '{"time": "2026-01-01", "request_id": "forged", "route": "/predict", "status": 200}'
 KEPT_OF_A_PHOTO = {
     "time", "request_id", "photo", "model", "label", "probabilities", "set_size", "in_distribution",
-    "distance", "brightness", "contrast", "sharpness", "warmth", "bytes",
+    "distance", "brightness", "contrast", "sharpness", "warmth", "side", "detail", "bytes",
 }  # fmt: skip
 KEPT_BESIDE_A_PHOTO = {
     "time", "request_id", "photo", "model", "label", "probabilities", "prediction_set",

@@ -85,7 +85,10 @@ def reference(ready: Prepared, trained: Trained) -> Reference:
     rows: list[Row] = []
     for split in (ready.photos("train"), ready.photos("val")):
         rows += split.rows
-        looks += [look(photo) for photo in split.pixels]
+        looks += [
+            look(photo, ready.preprocessing, row.width, row.height)
+            for photo, row in zip(split.pixels, split.rows, strict=True)
+        ]
     unseen = slice(len(rows) - trained.unseen.shape[0], None)
     rows, looks = rows[unseen], looks[unseen]
     predicted, confidence = likeliest(trained.unseen)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from meadow.drift import events
+from meadow.drift.comparison import compare
 from meadow.drift.tally import Tally
 from meadow.errors import MeadowError
-from meadow.inference.reference import Reference
-from meadow.inference.signals import SIGNALS
+from meadow.inference.reference import FILE, FORMER, Reference
+from meadow.inference.signals import LATER, SIGNALS
 
 VERSION = "0123456789ab" + 52 * "0"
 CLASSES = ["gold", "moss"]
@@ -121,3 +122,25 @@ def test_of_very_many_labels_the_latest_are_joined(
     write(tmp_path / "e", *(label(i, f"{i}") for i in range(9)), label(9, "6"))
 
     assert [key[0] for key in counted(str(tmp_path / "e"))[1].labels] == ["7", "8", "6"]
+
+
+def test_events_and_references_of_an_older_version_are_compared_by_what_they_have(
+    tmp_path: Path,
+) -> None:
+    """Those had neither detail nor side; what both have is compared, and no line is damaged."""
+    random = np.random.default_rng(0)
+    older = [{k: v for k, v in event(i).items() if k not in LATER} for i in range(40)]
+    write(tmp_path / "e", *older)
+    tally, passed = counted(str(tmp_path / "e"))
+    known = Reference({name: random.random(50) for name in SIGNALS}, *np.zeros((2, 50), int))
+    np.save(tmp_path / FILE, random.random((len(FORMER) + 2, 60)).round(1))
+    former = Reference.load(tmp_path)
+
+    assert (tally.total, passed.damaged) == (40, 0)
+    names = {finding.name for finding in compare(tally, known)}
+    assert names == {*SIGNALS, "far", "predicted", "together"} - {*LATER}
+    assert former.signals.keys() == {*SIGNALS} - {*LATER}
+    write(tmp_path / "new", *(event(i) for i in range(40)))
+    tally = Tally(former, 2)
+    assert events.count([str(tmp_path / "new")], tally, CLASSES, VERSION).damaged == 0
+    assert {finding.name for finding in compare(tally, former)} == names

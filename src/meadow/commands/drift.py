@@ -27,12 +27,13 @@ WHAT = {
     "distance": "distance to the photos that were learned from",
     "brightness": "brightness",
     "contrast": "contrast",
-    "sharpness": "sharpness",
+    "detail": "sharpness, for the contrast and the size of the photo",
     "warmth": "warmth (red less green)",
+    "side": "shorter side in pixels (no alarm by itself)",
     "bytes": "bytes of the file (no alarm by themselves)",
     "far": "photos far from all that was learned from",
     "predicted": "predicted classes",
-    "together": "all signals but bytes together",
+    "together": "all signals but side and bytes together",
 }
 
 

@@ -1,14 +1,14 @@
 """Whether what a tally counted is like the reference: a test for each signal, and one for all.
 
 Each signal has a two-sample Kolmogorov-Smirnov test, the predicted classes a chi-square test, the
-share of far photos Fisher's exact test, and all signals but bytes together the maximum mean
-discrepancy (Gretton 2012, JMLR 13:723) by permutation. Holm's correction holds for all of them:
-where nothing has changed, one comparison in 100 says that something has. Since when is told where
+share of far photos Fisher's exact test, and all signals but side and bytes together the maximum
+mean discrepancy (Gretton 2012, JMLR 13:723) by permutation. Holm's correction holds for all that
+may raise an alarm: where nothing has changed, one comparison in 100 does. Since when is told where
 the answers before and after a time surely differ.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class Finding:
     @property
     def alarm(self) -> bool:
         """Whether somebody should look."""
-        return self.changed and self.name != HARMLESS
+        return self.changed and self.name not in HARMLESS
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,25 @@ def compare(tally: Tally, reference: Reference) -> list[Finding]:
     """Return one finding a test, the surest first; none where there are too few answers."""
     if tally.total < LEAST:
         return []
-    raw = [_signal(tally, reference, name) for name in SIGNALS]
+    measured = [name for name in reference.signals if tally.counts[name].sum() >= LEAST]
+    raw = [_signal(tally, reference, name) for name in measured]
     raw += [test(tally, reference) for test in (_far, _predicted, _together)]
-    raw.sort(key=lambda finding: finding.p)
+    harmless = [finding for finding in raw if finding.name in HARMLESS]
+    corrected = _corrected([finding for finding in raw if finding not in harmless])
+    corrected += _corrected(harmless)
+    dated = [
+        replace(f, since=_since(tally.counts.get(f.name), tally.times)) if f.changed else f
+        for f in corrected
+    ]
+    return sorted(dated, key=lambda finding: finding.p)
+
+
+def _corrected(findings: Sequence[Finding]) -> list[Finding]:
+    """Correct the p-values for their number (Holm)."""
     corrected, least = [], 0.0
-    for rank, finding in enumerate(raw):
-        least = max(least, min(1.0, (len(raw) - rank) * finding.p))
-        since = _since(tally.counts.get(finding.name), tally.times) if least < ALPHA else ""
-        corrected.append(
-            Finding(finding.name, least, finding.size, finding.before, finding.after, since)
-        )
+    for rank, finding in enumerate(sorted(findings, key=lambda finding: finding.p)):
+        least = max(least, min(1.0, (len(findings) - rank) * finding.p))
+        corrected.append(replace(finding, p=least))
     return corrected
 
 
@@ -194,7 +203,9 @@ def _predicted(tally: Tally, reference: Reference) -> Finding:
 
 
 def _together(tally: Tally, reference: Reference) -> Finding:
-    names = [name for name in SIGNALS if name != HARMLESS]
+    lacking = {name for name, values in zip(SIGNALS, tally.sample.T, strict=True)
+               if np.isnan(values).any()}  # fmt: skip
+    names = [name for name in reference.signals if name not in {*HARMLESS, *lacking}]
     known = np.stack([reference.signals[name] for name in names], axis=1)
     if len(known) > len(tally.sample):  # as many of both are enough
         known = known[
@@ -220,8 +231,10 @@ def _since(counts: Counts | None, times: Sequence[str]) -> str:
     before = np.cumsum(counts, axis=0)[:-1]
     after = counts.sum(axis=0) - before
     n, m = before.sum(axis=1), after.sum(axis=1)
-    distances = np.abs(np.cumsum(before, 1) / n[:, None] - np.cumsum(after, 1) / m[:, None]).max(1)
-    sure = distances * np.sqrt(n * m / (n + m))
+    # A part in which no event has the signal says nothing.
+    shares = np.cumsum(before, 1) / np.maximum(n, 1)[:, None]
+    distances = np.abs(shares - np.cumsum(after, 1) / np.maximum(m, 1)[:, None]).max(1)
+    sure = distances * np.sqrt(n * m / np.maximum(n + m, 1))
     best = int(sure.argmax()) if len(sure) else 0
     chance = 2 * np.exp(-2 * sure[best] ** 2) * len(sure) if len(sure) else 1.0
     return times[best + 1] if chance < ALPHA else ""

@@ -14,7 +14,7 @@ import numpy as np
 
 from meadow.drift.tally import Tally
 from meadow.errors import MeadowError
-from meadow.inference.signals import SIGNALS
+from meadow.inference.signals import LATER, SIGNALS
 
 CHUNK = 10_000  # events at once
 LABELS = 100_000  # that are joined at most
@@ -114,10 +114,13 @@ def count(
                 passed.earlier += 1
                 continue
             event["confidence"] = max(event["probabilities"])
-            row = [float(event[name]) for name in SIGNALS]
+            missing = LATER if LATER[0] not in event else ()
+            row = [0.0 if name in missing else float(event[name]) for name in SIGNALS]
             label = index[event["label"]]
             if not math.isfinite(sum(row)):
                 raise ValueError(row)
+            if missing:
+                row = [math.nan if name in missing else row[i] for i, name in enumerate(SIGNALS)]
         except (ValueError, KeyError, TypeError, RecursionError):
             passed.damaged += 1
             continue

@@ -23,7 +23,7 @@ class Tally:
     """Counts answers beside a reference.
 
     Attributes:
-        counts: of each name in `SIGNALS` and of `predicted`, (blocks, cells).
+        counts: of each signal of the reference and of `predicted`, (blocks, cells).
         times: of the first answer of each block.
         sample: signals of up to `SAMPLE` answers, drawn at random from all, (n, signals).
         total: answers.
@@ -31,7 +31,7 @@ class Tally:
     """
 
     def __init__(self, reference: Reference, classes: int) -> None:
-        self.edges = {name: np.unique(reference.signals[name]) for name in SIGNALS}
+        self.edges = {name: np.unique(known) for name, known in reference.signals.items()}
         cells = {name: 2 * len(edges) + 1 for name, edges in self.edges.items()}
         cells["predicted"] = classes
         self.counts = {name: np.zeros((BLOCKS, size), np.int64) for name, size in cells.items()}
@@ -54,7 +54,7 @@ class Tally:
 
         Args:
             times: n of them.
-            signals: in the order of `SIGNALS`, (n, signals).
+            signals: in the order of `SIGNALS`, (n, signals); NaN where an event lacks one.
             predicted: index of the class, (n,).
 
         """
@@ -62,7 +62,8 @@ class Tally:
             self._begin(times[0])
         block = len(self.times) - 1
         for name, values in zip(SIGNALS, signals.T, strict=True):
-            self.counts[name][block] += self.cells(name, values)
+            if name in self.edges:
+                self.counts[name][block] += self.cells(name, values[~np.isnan(values)])
         self.counts["predicted"][block] += np.bincount(
             predicted, minlength=self.counts["predicted"].shape[1]
         )

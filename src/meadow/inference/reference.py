@@ -15,6 +15,7 @@ from meadow.errors import MeadowError
 from meadow.inference.signals import SIGNALS
 
 FILE = "reference.npy"
+FORMER = ("confidence", "distance", "brightness", "contrast", "sharpness", "warmth", "bytes")
 MOST = 2000  # photos: a sample of this size tells shares apart that differ by 3 points
 
 
@@ -23,7 +24,8 @@ class Reference:
     """Of m photos.
 
     Attributes:
-        signals: values of each of `SIGNALS`, (m,).
+        signals: values of each of `SIGNALS`, (m,). Without `detail` and `side` if an older
+            version of Meadow wrote it.
         actual: index of the class that people gave, (m,).
         predicted: index of the class that is the most probable one, (m,).
 
@@ -48,8 +50,10 @@ class Reference:
         """
         try:
             *signals, actual, predicted = np.load(folder / FILE, allow_pickle=False)
+            names = FORMER if len(signals) == len(FORMER) else SIGNALS
+            named = zip(names, signals, strict=True)
             return cls(
-                dict(zip(SIGNALS, signals, strict=True)),
+                {name: values for name, values in named if name in SIGNALS},
                 actual.astype(np.int64),
                 predicted.astype(np.int64),
             )

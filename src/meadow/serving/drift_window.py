@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meadow.inference.reference import Reference
-from meadow.inference.signals import SIGNALS
 
 WINDOW = 200  # answers
 STEP = 50  # answers from one look to the next: 0.01 ms of each
@@ -29,18 +28,18 @@ class DriftWindow:
     """
 
     def __init__(self, reference: Reference, show: Callable[[str, float], None]) -> None:
-        self.reference = {name: np.sort(reference.signals[name]) for name in SIGNALS}
+        self.reference = {name: np.sort(known) for name, known in reference.signals.items()}
         self.show = show
-        self.values = np.empty((len(SIGNALS), WINDOW))
+        self.values = np.empty((len(self.reference), WINDOW))
         self.seen = 0
 
     def add(self, signals: Mapping[str, float]) -> None:
         """Take one answer, and look where it is time to."""
-        self.values[:, self.seen % WINDOW] = [signals[name] for name in SIGNALS]
+        self.values[:, self.seen % WINDOW] = [signals[name] for name in self.reference]
         self.seen += 1
         if self.seen % STEP == 0:
             held = np.sort(self.values[:, : self.seen])
-            for name, values in zip(SIGNALS, held, strict=True):
+            for name, values in zip(self.reference, held, strict=True):
                 self.show(name, relative_distance(self.reference[name], values))
 
 

@@ -110,7 +110,9 @@ def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float)
 
     """
     taken = time.perf_counter()
-    pixels = classifier.preprocessing(photo, max_pixels)
+    image, pixels = classifier.preprocessing.read(photo, max_pixels)
+    width, height = image.size
+    del image  # up to 200 MB
     decoded = time.perf_counter()
     answer = classifier.answer(pixels)
     done = time.perf_counter()
@@ -120,7 +122,7 @@ def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float)
         queue=taken - came,
         decode=decoded - taken,
         network=done - decoded,
-        look=look(pixels),
+        look=look(pixels, classifier.preprocessing, width, height),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from meadow.inference.classifier import Classifier
 from meadow.inference.reference import Reference
-from meadow.inference.signals import DIGITS, SIGNALS
+from meadow.inference.signals import DIGITS
 from meadow.serving.drift_window import DriftWindow
 from meadow.serving.exposition import Exemplars
 from meadow.serving.pool import PHASES, Classified
@@ -82,7 +82,7 @@ class Telemetry:
                 "meadow_drift", "Of the last 200 photos; from 1 on it is no chance", ["signal"],
                 multiprocess_mode="livemax",
             )  # fmt: skip
-            gauges = {name: drift.labels(name) for name in SIGNALS}
+            gauges = {name: drift.labels(name) for name in reference.signals}
             self.drift = DriftWindow(reference, lambda name, value: gauges[name].set(value))
         self.spans = Spans.asked_for(classifier.version[:12])
         kept = Counter("meadow_kept_photos", "Photos that were kept", ["why"])
