@@ -46,25 +46,29 @@ def changed(image: Image.Image, rng: np.random.Generator) -> Iterator[Image.Imag
         yield copy
 
 
-def drawn(count: int) -> NDArray[np.uint8]:
-    """Return fingerprints of noise in the colours of photos, (count, 1072)."""
-    frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE))
+def noise(n: int, rng: np.random.Generator, side: int) -> NDArray[np.float64]:
+    """Return pictures of 1/f noise in the colours of photos, (n, 3, side, side), 0 to 255."""
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     frequency[0, 0] = np.inf
-    rows = [np.empty((0, SIDE**2 + 3 * COLOUR_SIDE**2), np.uint8)]
-    for start in range(0, count, BLOCK):
-        n, rng = min(BLOCK, count - start), np.random.default_rng(start)
-        shape = n, 3, *frequency.shape
-        waves = rng.normal(size=shape) + 1j * rng.normal(size=shape)
-        picture = np.fft.irfft2(waves * frequency ** -rng.uniform(0.9, 1.6, (n, 1, 1, 1)))
-        picture /= picture.std(axis=(2, 3), keepdims=True)
-        picture = picture[:, :1] + 0.2 * picture
-        light = rng.normal(110, 30, (n, 1, 1, 1)) + rng.normal(0, 18, (n, 3, 1, 1))
-        rgb = (light + rng.uniform(20, 60, (n, 1, 1, 1)) * picture).clip(0, 255)
+    shape = n, 3, *frequency.shape
+    waves = rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    picture = np.fft.irfft2(waves * frequency ** -rng.uniform(0.9, 1.6, (n, 1, 1, 1)))
+    picture /= picture.std(axis=(2, 3), keepdims=True)
+    picture = picture[:, :1] + 0.2 * picture
+    light = rng.normal(110, 30, (n, 1, 1, 1)) + rng.normal(0, 18, (n, 3, 1, 1))
+    pixels: NDArray[np.float64] = light + rng.uniform(20, 60, (n, 1, 1, 1)) * picture
+    return pixels.clip(0, 255)
+
+
+def draw(prints: NDArray[np.uint8]) -> None:
+    """Fill rows, (n, 1072), with fingerprints of such noise."""
+    for start in range(0, len(prints), BLOCK):
+        rows = prints[start : start + BLOCK]
+        rgb = noise(len(rows), np.random.default_rng(start), SIDE)
         side = SIDE // COLOUR_SIDE
-        colour = rgb.reshape(n, 3, COLOUR_SIDE, side, COLOUR_SIDE, side).mean(axis=(3, 5))
-        grey = rgb.mean(axis=1).reshape(n, -1)
-        rows.append(np.hstack([grey, colour.transpose(0, 2, 3, 1).reshape(n, -1)]).astype(np.uint8))
-    return np.concatenate(rows)
+        colour = rgb.reshape(-1, 3, COLOUR_SIDE, side, COLOUR_SIDE, side).mean(axis=(3, 5))
+        rows[:, : SIDE**2] = rgb.mean(axis=1).reshape(len(rows), -1)
+        rows[:, SIDE**2 :] = colour.transpose(0, 2, 3, 1).reshape(len(rows), -1)
 
 
 def main() -> None:
@@ -82,7 +86,9 @@ def main() -> None:
         if child := os.fork():
             os.waitpid(child, 0)
             continue
-        prints = np.concatenate([copies, drawn(count)])
+        prints = np.empty((len(copies) + count, copies.shape[1]), np.uint8)
+        prints[: len(copies)] = copies
+        draw(prints[len(copies) :])
         wall, cpu = time.perf_counter(), time.process_time()
         pairs = near_duplicates(prints)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -11,6 +11,7 @@ from tools import PHOTOS
 
 from meadow.curation import near_duplicates
 from meadow.curation.near_duplicates import duplicate_groups, fingerprint
+from meadow.pipeline.parallel import Machines
 
 N = 60
 Change = Callable[[Image.Image], Image.Image]
@@ -175,7 +176,9 @@ def test_the_block_size_cannot_change_the_result(
 
 def test_the_threads_cannot_change_the_result(mixed: NDArray[np.uint8]) -> None:
     """They share the photos, and every verdict is exact."""
-    assert near_duplicates.near_duplicates(mixed, 1) == near_duplicates.near_duplicates(mixed, 3)
+    assert near_duplicates.near_duplicates(mixed, Machines(1)) == near_duplicates.near_duplicates(
+        mixed, Machines(3)
+    )
 
 
 def test_the_order_of_the_photos_cannot_change_the_result(mixed: NDArray[np.uint8]) -> None:

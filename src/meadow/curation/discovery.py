@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ SPLIT = re.compile(  # train, valid, training_set, seg_test, ...
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PhotoFile:
     """A file of the set. `path` is relative to the set's folder, with forward slashes."""
 
@@ -65,7 +66,7 @@ def find(folder: Path) -> list[PhotoFile]:
                 " data import COPY`."
             )
     check(folder, paths, {path.name for path in tops})
-    return [PhotoFile(path, path.partition("/")[0]) for path in paths]
+    return [PhotoFile(path, sys.intern(path.partition("/")[0])) for path in paths]
 
 
 def leads_out(folder: Path, path: Path) -> bool:

@@ -13,7 +13,7 @@ from meadow.errors import MeadowError
 from meadow.pipeline.image import MAX_BYTES, PhotoError, Preprocessing, opened
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GoodPhoto:
     """A photo that was decoded.
 
@@ -23,7 +23,6 @@ class GoodPhoto:
         width, height: as stored, pixels.
         size: of the file, bytes.
         format: one of `formats.NAMES`.
-        fingerprint: for near-duplicates, see `near_duplicates.fingerprint`.
         pixels_sha256: of the network's input, the key of the photo's frozen features.
 
     """
@@ -34,7 +33,6 @@ class GoodPhoto:
     height: int
     size: int
     format: str
-    fingerprint: NDArray[np.uint8]
     pixels_sha256: str
 
 
@@ -49,7 +47,7 @@ class BadPhoto:
 
 def inspect(
     folder: Path, file: PhotoFile, preprocessing: Preprocessing, min_side: int
-) -> tuple[GoodPhoto, NDArray[np.uint8]] | BadPhoto:
+) -> tuple[GoodPhoto, NDArray[np.uint8], NDArray[np.uint8]] | BadPhoto:
     """Read and decode one file.
 
     Args:
@@ -59,7 +57,8 @@ def inspect(
         min_side: a photo with a shorter side, in pixels, is bad.
 
     Returns:
-        The photo and the network's input, uint8, (size, size, 3); or what is wrong with it.
+        The photo, the network's input, uint8, (size, size, 3), and the photo's fingerprint, see
+        `near_duplicates.fingerprint`; or what is wrong with it.
 
     Raises:
         MeadowError: the system cannot read the file. That says nothing of the photo, and a set
@@ -95,7 +94,6 @@ def inspect(
         height=height,
         size=len(data),
         format=str(header.format),
-        fingerprint=near_duplicates.fingerprint(image),
         pixels_sha256=hashlib.sha256(pixels.data).hexdigest(),
     )
-    return photo, pixels
+    return photo, pixels, near_duplicates.fingerprint(image)

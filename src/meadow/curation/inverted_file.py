@@ -34,24 +34,26 @@ class InvertedFile:
     """Vectors to be searched.
 
     Args:
-        vectors: (n, d), at least one, as of `unit`.
+        vectors: (n, d), at least one, as of `unit`; int16 holds them too.
         views: see `search`.
         pool: runs parts of the work.
 
     """
 
-    def __init__(self, vectors: Vectors, views: int, pool: Executor) -> None:
+    def __init__(self, vectors: Vectors | NDArray[np.int16], views: int, pool: Executor) -> None:
         n = len(vectors)
         # as many centres as vectors that a view is compared with: the least work
         count = max(1, round((n * PROBED / views) ** 0.5))
-        sample = vectors[_evenly(n, LEARNED_FROM * count)]
+        sample = vectors[_evenly(n, LEARNED_FROM * count)].astype(np.float32)
         self._centres = sample[_evenly(len(sample), count)]
 
-        def nearest(vectors: Vectors) -> Places:
-            parts = [vectors[i : i + PART] for i in range(0, len(vectors), PART)]
-            return np.concatenate(
-                [*pool.map(lambda part: (part @ self._centres.T).argmax(axis=1), parts)]
-            )
+        def nearest(vectors: Vectors | NDArray[np.int16]) -> Places:
+            def of_part(i: int) -> Places:
+                part = vectors[i : i + PART].astype(np.float32)
+                places: Places = (part @ self._centres.T).argmax(axis=1)
+                return places
+
+            return np.concatenate([*pool.map(of_part, range(0, len(vectors), PART))])
 
         for _ in range(ROUNDS):
             lists = nearest(sample)
@@ -60,7 +62,7 @@ class InvertedFile:
             self._centres[used] = unit(np.add.reduceat(sample[order], starts, dtype=np.float64))
         lists = nearest(vectors)
         self._order = np.argsort(lists, kind="stable")
-        self._vectors = vectors[self._order]
+        self._vectors = vectors[self._order].astype(np.float32)
         self._starts = np.searchsorted(lists[self._order], np.arange(len(self._centres) + 1))
 
     def search(self, queries: Vectors, least: float) -> tuple[Places, Places]:
@@ -86,8 +88,9 @@ class InvertedFile:
             asked = view[ends[i] : ends[i + 1]]
             listed = slice(self._starts[i], self._starts[i + 1])
             scores = flat[asked] @ self._vectors[listed].T
-            row, column = np.nonzero(scores >= least * UNIT**2)
-            hits.append(np.stack([asked[row] // views, self._order[listed][column]]))
+            if (hit := np.flatnonzero(scores >= least * UNIT**2)).size:  # faster than nonzero
+                row, column = np.divmod(hit, scores.shape[1])
+                hits.append(np.stack([asked[row] // views, self._order[listed][column]]))
         query, vector = np.concatenate(hits, axis=1)
         return query, vector
 
@@ -98,7 +101,7 @@ class InvertedFile:
         some = scores[:, :: max(1, scores.shape[1] // SEEN)]  # to know the best of all about
         last = max(0, some.shape[1] - round(PROBED * some.shape[1] / scores.shape[1]))
         least = np.partition(some, last, axis=1)[:, last, None]
-        query, place = np.nonzero(scores >= least)
+        query, place = np.divmod(np.flatnonzero(scores >= least), scores.shape[1])
         view, place = np.divmod(place, len(self._centres))
         return np.stack([(first + query) * views + view, place])
 

@@ -10,8 +10,10 @@ with a horizon. All sums are of integers small enough to be exact in their float
 that neither the BLAS library, its threads nor the block size can change a verdict.
 """
 
+import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,9 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from meadow.curation.inverted_file import InvertedFile, norm, unit
+from meadow.pipeline import parallel
 from meadow.pipeline.cpu import cores
+from meadow.pipeline.parallel import HERE, Machines
 
 # Smallest correlation of two views of one picture. Of 12,000 copies of 400 photos of dandelions and
 # grass (30 kinds: resized to 0.5 or 2 times or to 48 px, quality 30, a tenth cropped off, pairs of
@@ -41,6 +45,7 @@ SAME_FLAT = 8
 
 SIDE, COLOUR_SIDE = 32, 4  # px, of the grey and the RGB thumbnail
 COLOUR_VALUES = 3 * COLOUR_SIDE**2
+WIDTH = SIDE**2 + COLOUR_VALUES  # of a fingerprint
 SCALE = 16  # integer steps per unit, of local contrast and of the DCT basis
 
 # Windows along one axis as (start, length) in fractions of the photo, combined for both axes.
@@ -56,7 +61,9 @@ COARSE: Windows = (*WHOLE, (0.0, 0.9), (0.05, 0.9), (0.1, 0.9))
 COARSE_SIZE = 8
 CANDIDATE = 0.6
 
-BLOCK, GROUP = 64, 512  # photos: transformed at once, and searched for at once
+BLOCK = 64  # photos that are transformed at once
+GROUP, GROUPS = 512, 512  # photos that are searched for at once, at least; such groups, about
+PAIRS = 4096  # compared at once
 
 
 def fingerprint(image: Image.Image) -> NDArray[np.uint8]:
@@ -82,7 +89,9 @@ def fingerprint(image: Image.Image) -> NDArray[np.uint8]:
     return np.concatenate([np.asarray(small.convert("L")).ravel(), np.asarray(colour).ravel()])
 
 
-def near_duplicates(fingerprints: NDArray[np.uint8], workers: int = 0) -> list[tuple[int, int]]:
+def near_duplicates(
+    fingerprints: NDArray[np.uint8], machines: Machines = HERE
+) -> list[tuple[int, int]]:
     """Find the photos that show the same picture.
 
     Where many are alike, not all their pairs are listed, only enough to connect them: a photo with
@@ -90,9 +99,9 @@ def near_duplicates(fingerprints: NDArray[np.uint8], workers: int = 0) -> list[t
     with the few that stand for them.
 
     Args:
-        fingerprints: (n, 1072), one row per photo. Time grows with n**1.5, memory with n
-            (bench/RESULTS.md).
-        workers: threads; see `cpu.cores`.
+        fingerprints: (n, 1072), one row per photo. Time grows with n**1.5, memory beside them is a
+            third of theirs (bench/RESULTS.md).
+        machines: where candidates are looked for and compared.
 
     Returns:
         Pairs (i, j) of row numbers, i < j, in ascending order.
@@ -101,25 +110,35 @@ def near_duplicates(fingerprints: NDArray[np.uint8], workers: int = 0) -> list[t
         ValueError: not a uint8 array of that shape.
 
     """
-    width = SIDE**2 + COLOUR_VALUES
-    if fingerprints.dtype != np.uint8 or fingerprints.shape[1:] != (width,):
+    if fingerprints.dtype != np.uint8 or fingerprints.shape[1:] != (WIDTH,):
         raise ValueError(
             f"fingerprints of type {fingerprints.dtype} and shape {fingerprints.shape}:"
-            f" needs uint8 of shape (n, {width})"
+            f" needs uint8 of shape (n, {WIDTH})"
         )
-    first: dict[bytes, int] = {}
-    copies = [(first.setdefault(row.tobytes(), i), i) for i, row in enumerate(fingerprints)]
-    pairs = [np.array([pair for pair in copies if pair[0] < pair[1]], np.int64).reshape(-1, 2)]
+    first = _firsts(fingerprints)
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    pairs = [np.stack([first[copies], copies], axis=1)]
 
-    index = np.fromiter(first.values(), np.int64)
-    colour = fingerprints[index, SIDE**2 :].astype(np.int16)
-    order = np.lexsort((*colour.T, colour.sum(axis=1)))  # brightness first
+    index = np.unique(first)
+    colour = fingerprints[index, SIDE**2 :]
+    order = np.lexsort((*colour.T, colour.sum(axis=1, dtype=np.int16)))  # brightness first
     index, colour = index[order], colour[order]
-    contrast = _local_contrast(fingerprints[index, : SIDE**2].reshape(-1, SIDE, SIDE))
-    energy = np.einsum("nyx,nyx->n", contrast, contrast, dtype=np.int64)
-    flat, picture = energy < (FLAT * SCALE * SIDE) ** 2, energy >= (BLANK * SCALE * SIDE) ** 2
-    pairs.append(index[flat][_flat_pairs(colour[flat])])
-    pairs.append(index[picture][_picture_pairs(contrast[picture], colour[picture], workers)])
+    # OpenBLAS's own threads cost a time slice per call on a busy machine.
+    with threadpool_limits(1), ThreadPoolExecutor(cores(machines.workers)) as pool:
+        groups = [index[start : start + GROUP] for start in range(0, len(index), GROUP)]
+        looks = [*pool.map(lambda group: _look(_contrast(fingerprints, group)), groups)]
+        energy = np.concatenate([[], *(energies for energies, _ in looks)])
+        flat, picture = energy < (FLAT * SCALE * SIDE) ** 2, energy >= (BLANK * SCALE * SIDE) ** 2
+        pairs.append(index[flat][_flat_pairs(colour[flat].astype(np.int16))])
+        if picture.any():
+            vectors = np.concatenate([vectors for _, vectors in looks])[picture]
+            del looks
+            file = InvertedFile(vectors, len(COARSE) ** 2, pool)
+            search = _Search(fingerprints, index[picture], file)
+            starts = range(0, len(search.index), search.group)
+            pairs += parallel.ordered(
+                search, starts, machines, title="near-duplicates", unit="group"
+            )
     unique = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
     return [(i, j) for i, j in unique.tolist()]
 
@@ -149,16 +168,39 @@ def duplicate_groups(n: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     return [root(i) for i in range(n)]
 
 
+def _firsts(fingerprints: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the place of the first photo with the same fingerprint as each, (n,)."""
+    hashes = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in fingerprints)
+    _, first, which = np.unique(
+        np.frombuffer(hashes, "V16"), return_index=True, return_inverse=True
+    )
+    return first[which].astype(np.int64)
+
+
+def _contrast(fingerprints: NDArray[np.uint8], photos: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Return the local contrast of some photos, (n, 32, 32)."""
+    return _local_contrast(fingerprints[photos, : SIDE**2].reshape(-1, SIDE, SIDE))
+
+
+def _look(contrast: NDArray[np.int16]) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
+    """Return the energy of photos, (n,), and what they are found by, (n, COARSE_SIZE**2)."""
+    energy = np.einsum("nyx,nyx->n", contrast, contrast, dtype=np.int64)
+    return energy, _coarse(contrast, WHOLE)[:, 0].astype(np.int16)
+
+
 def _local_contrast(grey: NDArray[np.uint8]) -> NDArray[np.int16]:
     """Return (pixel - mean) / (deviation, at least 4 grey levels) over 7x7 px, times SCALE."""
-    radius = 3
-    side, area = 2 * radius + 1, (2 * radius + 1) ** 2
+    radius, area = 3, 7**2
     contrast = np.empty(grey.shape, np.int16)
 
+    def sevens(values: NDArray[np.int32]) -> NDArray[np.int32]:
+        two = values[:, :-1] + values[:, 1:]
+        four = two[:, :-2] + two[:, 2:]
+        total: NDArray[np.int32] = four[:, :-3] + two[:, 4:-1] + values[:, 6:]
+        return total
+
     def box(values: NDArray[np.int32]) -> NDArray[np.int32]:
-        total = np.pad(values, ((0, 0), (1, 0), (1, 0))).cumsum(1, np.int32).cumsum(2, np.int32)
-        rows: NDArray[np.int32] = total[:, side:] - total[:, :-side]
-        return rows[:, :, side:] - rows[:, :, :-side]
+        return sevens(sevens(values).swapaxes(1, 2)).swapaxes(1, 2)
 
     for start in range(0, len(grey), BLOCK):
         block = grey[start : start + BLOCK].astype(np.int32)
@@ -200,44 +242,56 @@ def _coarse(contrast: NDArray[np.int16], windows: Windows) -> NDArray[np.float32
     return np.concatenate([unit(_coefficients(block, windows, COARSE_SIZE)) for block in blocks])
 
 
-def _picture_pairs(
-    contrast: NDArray[np.int16], colour: NDArray[np.int16], workers: int
-) -> NDArray[np.int64]:
-    """Return the (k, 2) pairs, in either order, of photos that are not flat."""
-    n = len(contrast)
-    if not n:
-        return np.empty((0, 2), np.int64)
-    groups = [slice(start, start + GROUP) for start in range(0, n, GROUP)]
-    # OpenBLAS's own threads cost a time slice per call on a busy machine.
-    with threadpool_limits(1), ThreadPoolExecutor(cores(workers)) as pool:
-        whole = np.concatenate(
-            [*pool.map(lambda group: _coarse(contrast[group], WHOLE)[:, 0], groups)]
-        )
-        photos = InvertedFile(whole, len(COARSE) ** 2, pool)
+@dataclass(frozen=True)
+class _Search:
+    """Finds the pairs of some photos that are not flat.
 
-        def compare(group: slice) -> NDArray[np.int64]:
-            photo, other = photos.search(_coarse(contrast[group], COARSE), CANDIDATE)
-            pairs = np.stack([group.start + photo, other], axis=1)
-            pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
-            difference = np.abs(colour[pairs[:, 0]] - colour[pairs[:, 1]]).sum(axis=1)
-            return _same_pictures(contrast, pairs[difference <= SAME_COLOUR * COLOUR_VALUES])
+    Attributes:
+        fingerprints: of all photos.
+        index: which of them are not flat, (n,), in an order that brings like colours together.
+        file: what these are found by.
 
-        return np.concatenate([*pool.map(compare, groups)])
+    """
 
+    fingerprints: NDArray[np.uint8]
+    index: NDArray[np.int64]
+    file: InvertedFile
 
-def _same_pictures(contrast: NDArray[np.int16], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the pairs whose second photo correlates with a window of the first."""
-    photos, starts = np.unique(pairs[:, 0], return_index=True)
-    same = [np.empty(0, bool)]
-    for photo, others in zip(photos, np.split(pairs[:, 1], starts[1:]), strict=False):
-        views = _coefficients(contrast[photo : photo + 1], FINE, FINE_SIZE)[0]
-        for start in range(0, len(others), BLOCK):
-            block = contrast[others[start : start + BLOCK]]
-            whole = _coefficients(block, WHOLE, FINE_SIZE)[:, 0]
-            least = SAME_PICTURE * np.outer(norm(whole), norm(views))
-            same.append((whole @ views.T >= least).any(axis=1))
-    chosen: NDArray[np.int64] = pairs[np.concatenate(same)]
-    return chosen
+    @property
+    def group(self) -> int:
+        """How many photos are searched for at once: the more, the larger the products."""
+        return max(GROUP, len(self.index) // GROUPS)
+
+    def __call__(self, start: int) -> NDArray[np.int64]:
+        """Return the pairs, (k, 2), in either order, of a group of photos from a place on."""
+        contrast = _contrast(self.fingerprints, self.index[start : start + self.group])
+        photo, other = self.file.search(_coarse(contrast, COARSE), CANDIDATE)
+        pairs = np.unique(np.stack([photo, other], axis=1)[start + photo != other], axis=0)
+        colour = self.fingerprints[:, SIDE**2 :]
+        chosen = [np.empty((0, 2), np.int64)]
+        for part in np.split(pairs, range(PAIRS, len(pairs), PAIRS)):
+            one, two = self.index[start + part[:, 0]], self.index[part[:, 1]]
+            difference = np.abs(colour[one].astype(np.int16) - colour[two]).sum(axis=1)
+            near = difference <= SAME_COLOUR * COLOUR_VALUES
+            near[near] = self._same_pictures(contrast, part[near, 0], two[near])
+            chosen.append(np.stack([one[near], two[near]], axis=1))
+        return np.concatenate(chosen)
+
+    def _same_pictures(
+        self, contrast: NDArray[np.int16], photos: NDArray[np.int64], others: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Tell which of the others, (k,), correlate with a window of the photos in `contrast`."""
+        others, which = np.unique(others, return_inverse=True)
+        blocks = np.split(others, range(BLOCK, len(others), BLOCK))
+        views = [_coefficients(_contrast(self.fingerprints, b), WHOLE, FINE_SIZE) for b in blocks]
+        wholes = np.concatenate(views)[which, 0]
+        same = np.empty(len(photos), bool)
+        for photo in np.unique(photos):
+            pairs = np.flatnonzero(photos == photo)
+            fine = _coefficients(contrast[photo : photo + 1], FINE, FINE_SIZE)[0]
+            least = SAME_PICTURE * np.outer(norm(wholes[pairs]), norm(fine))
+            same[pairs] = (wholes[pairs] @ fine.T >= least).any(axis=1)
+        return same
 
 
 def _flat_pairs(colour: NDArray[np.int16]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ Prepare packs what it gives, and the data report shows it.
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,6 +34,7 @@ class Survey:
         dropped: those that data/overrides.csv drops.
         relabelled: how many it gives another label.
         photos: those that can be decoded, byte copies included, by path.
+        fingerprints: theirs, uint8, (n, 1072).
         groups: key of each photo's group of copies and near-duplicates, its smallest SHA-256
             (of one that is not for training alone, where there is any).
         bad: what cannot be decoded, or is too small.
@@ -46,6 +47,7 @@ class Survey:
     dropped: Sequence[PhotoFile]
     relabelled: int
     photos: Sequence[GoodPhoto]
+    fingerprints: NDArray[np.uint8]
     groups: Sequence[str]
     bad: Sequence[BadPhoto]
     ambiguous: Set[str]
@@ -165,15 +167,18 @@ def survey(
     )
     photos: list[GoodPhoto] = []
     bad: list[BadPhoto] = []
+    spool = bytearray()
     for seen in parallel.ordered(inspect, taken, machines, title="photos"):
         if isinstance(seen, BadPhoto):
             bad.append(seen)
         else:
             photos.append(seen[0])
             keep(seen[1])
+            spool += seen[2].data
+    fingerprints = np.frombuffer(spool, np.uint8).reshape(len(photos), near_duplicates.WIDTH)
     groups = [photo.sha256 for photo in photos]
     if p.near_duplicates:
-        groups = _groups(photos, machines.workers)
+        groups = _groups(photos, near_duplicates.near_duplicates(fingerprints, machines))
     first_labels: dict[str, str] = {}
     ambiguous = {
         group
@@ -186,6 +191,7 @@ def survey(
         dropped=dropped,
         relabelled=len(set(taken) - set(files)),
         photos=photos,
+        fingerprints=fingerprints,
         groups=groups,
         bad=bad,
         ambiguous=ambiguous if p.on_two_labels == "drop" else set(),
@@ -197,11 +203,7 @@ def two_labels(group: Sequence[GoodPhoto]) -> bool:
     return len({photo.file.label for photo in group}) > 1
 
 
-def _groups(photos: Sequence[GoodPhoto], workers: int) -> list[str]:
-    if not photos:
-        return []
-    fingerprints = np.stack([photo.fingerprint for photo in photos])
-    pairs = near_duplicates.near_duplicates(fingerprints, workers)
+def _groups(photos: Sequence[GoodPhoto], pairs: Iterable[tuple[int, int]]) -> list[str]:
     numbers = near_duplicates.duplicate_groups(len(photos), pairs)
     # One for training alone gives a group its key only where there is no other: it moves no photo.
     smallest: dict[int, tuple[bool, str]] = {}

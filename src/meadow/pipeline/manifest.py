@@ -28,7 +28,7 @@ COLUMNS = (  # of manifest.csv, the fields of a `Row`
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One photo of the manifest.
 

@@ -143,7 +143,7 @@ class PhotoSet:
 
     @cached_property
     def _fingerprints(self) -> NDArray[np.uint8]:
-        return np.stack([photo.fingerprint for photo in self.photos])
+        return self.survey.fingerprints[self.survey.originals]
 
     @property
     def _colours(self) -> NDArray[np.uint8]:
