@@ -43,7 +43,6 @@ UNREACHED: dict[str, dict[str, str]] = {
         "meadow/pipeline/cache.py": EARLIER,
         "meadow/pipeline/intervals.py": SMALL,
         "meadow/pipeline/ports.py": SMALL,
-        "meadow/pipeline/probabilities.py": EARLIER,
         "meadow/reporting/dataset_report.py": "another page; a report takes a second",
         "meadow/reporting/metadata_leakage.py": "part of that page",
         "meadow/reporting/photo_set.py": "likewise",

@@ -10,6 +10,7 @@ Writes: metrics/evaluate.json, metrics/gate.json, metrics/plots/ (confusion.csv,
 """
 
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from meadow.inference import classifier
 from meadow.inference.classifier import Classifier
 from meadow.pipeline import atomic, manifest, provenance
 from meadow.pipeline.manifest import Prepared, Row
-from meadow.pipeline.probabilities import Rows, stored
+from meadow.pipeline.probabilities import Floats, Rows, collected, stored
 
 PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "pillow")
 
@@ -34,13 +35,21 @@ def evaluate() -> None:
     p, ready, model = chosen.evaluate, manifest.load(), Classifier.load()
     rows = ready.split("test")
     targets = ready.targets(rows)
-    answered = answers(model, Path(chosen.data.dir), rows, chosen.runtime.machines)
-    probabilities = np.stack([answer.probabilities for answer in answered])
-    sets = np.stack([answer.prediction_set for answer in answered])
-    near = np.array([answer.in_distribution for answer in answered])
+    facts = np.empty((4, len(rows)))
+
+    def asked() -> Iterator[Floats]:
+        every = answers(model, Path(chosen.data.dir), rows, chosen.runtime.machines)
+        for i, answer in enumerate(every):
+            held = answer.prediction_set
+            facts[:, i] = held.sum(), held[targets[i]], answer.in_distribution, answer.distance
+            yield answer.probabilities
+
+    probabilities = collected(asked(), targets, len(model.classes))
+    set_sizes, near, distance = facts[0].astype(np.int64), facts[2] > 0, facts[3]
     figures = {**metrics.summary(probabilities, targets), "n_test": len(rows)}
-    figures |= {**metrics.set_figures(sets, targets), "in_distribution": float(near.mean())}
-    figures |= metrics.answered_figures(probabilities, targets, sets, near)
+    figures |= metrics.set_figures(set_sizes, holds=facts[1] > 0)
+    figures |= {"in_distribution": float(near.mean())}
+    figures |= metrics.answered_figures(probabilities, targets, set_sizes, near)
     others, out_of_fold = cross_validated(ready)
     if others:
         cv = metrics.summary(out_of_fold, ready.targets(others))
@@ -53,8 +62,8 @@ def evaluate() -> None:
         rows,
         model.classes,
         probabilities=probabilities,
-        sets=sets,
-        distance=np.array([answer.distance for answer in answered]),
+        set_sizes=set_sizes,
+        distance=distance,
         in_distribution=near,
     )
     label_issues.write(others, out_of_fold, model.classes)

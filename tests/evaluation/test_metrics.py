@@ -151,9 +151,9 @@ def test_each_class_has_its_recall_with_an_interval() -> None:
 def test_only_one_class_in_distribution_is_an_answer() -> None:
     """Not two classes, not none, and not a photo of something else; a wrong answer counts."""
     p = np.array([[0.9, 0.1]] * 5)
-    sets = np.array([[True, False], [True, False], [True, True], [False, False], [True, False]])
+    sizes = np.array([1, 1, 2, 0, 1])
     near = np.array([True, True, True, True, False])
-    figures = metrics.answered_figures(p, np.array([0, 1, 0, 0, 0]), sets, near)
+    figures = metrics.answered_figures(p, np.array([0, 1, 0, 0, 0]), sizes, near)
 
     assert figures["answered_share"] == 2 / 5
     assert figures["answered_accuracy"] == 1 / 2
@@ -162,8 +162,8 @@ def test_only_one_class_in_distribution_is_an_answer() -> None:
 
 def test_without_an_answer_the_accuracy_is_unknown() -> None:
     """It lies between 0 and 1; a value would be made up, and a report would show it."""
-    none = np.zeros((3, 2), bool)
-    figures = metrics.answered_figures(np.eye(2)[[0, 1, 0]], np.zeros(3, int), none, ~none[:, 0])
+    none = np.zeros(3, np.int64)
+    figures = metrics.answered_figures(np.eye(2)[[0, 1, 0]], none, none, none == 0)
 
     assert "answered_accuracy" not in figures
     assert [figures[f"answered_accuracy_{end}"] for end in ("low", "high")] == [0, 1]
@@ -171,9 +171,9 @@ def test_without_an_answer_the_accuracy_is_unknown() -> None:
 
 def test_an_empty_set_is_not_coverage() -> None:
     """The true class is not in it, so it counts against the share that was promised."""
-    sets = np.array([[True, False], [False, False]])
+    figures = metrics.set_figures(np.array([1, 0]), np.array([True, False]))
 
-    assert metrics.set_figures(sets, np.array([0, 0]))["set_coverage"] == 0.5
+    assert (figures["set_coverage"], figures["set_size"]) == (0.5, 0.5)
 
 
 def test_the_share_at_an_accuracy_is_the_largest() -> None:

@@ -1,5 +1,7 @@
 """Answers to single photos, as one stage writes them and all others read them."""
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         rows(),
         CLASSES,
         probabilities=probabilities,
-        sets=np.array([[True, False], [True, True], [False, False]]),
+        set_sizes=np.array([1, 2, 0]),
         distance=np.zeros(3),
         in_distribution=np.array([True, False, True]),
     )
@@ -41,6 +43,38 @@ def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [answer.set_size for answer in answers] == [1, 2, 0]
     assert [answer.in_distribution for answer in answers] == [True, False, True]
     assert [answer.correct for answer in answers] == [True, False, False]
+
+
+def test_of_many_classes_a_line_has_the_likeliest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of them 50, and the label's; a column each would be gigabytes."""
+    monkeypatch.chdir(tmp_path)
+    classes = [f"class {i}" for i in range(200)]
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(200, 0.1), 3)
+    photos = [
+        Row(f"{i}.jpg", name, "test", f"g{i}", f"sha {i}", "", 1, 1, 1)
+        for i, name in enumerate(rng.choice(classes, 3).tolist())
+    ]
+    predictions.write(
+        photos,
+        classes,
+        probabilities=p,
+        set_sizes=np.ones(3, np.int64),
+        distance=np.zeros(3),
+        in_distribution=np.ones(3, bool),
+    )
+    answers = predictions.load(predictions.TEST)
+
+    assert [answer.predicted for answer in answers] == [classes[i] for i in p.argmax(axis=1)]
+    assert [answer.confidence for answer in answers] == pytest.approx(p.max(axis=1), abs=1e-8)
+    labels = [p[i, classes.index(row.label)] for i, row in enumerate(photos)]
+    assert [answer.p_label for answer in answers] == pytest.approx(labels, abs=1e-8)
+    with predictions.TEST.open(encoding="utf-8", newline="") as file:
+        (first, *_) = csv.DictReader(file)
+    likeliest = json.loads(first["likeliest"])
+    assert list(likeliest) == [classes[i] for i in np.argsort(-p[0])[:50]]
 
 
 def test_answers_out_of_fold_are_read_by_the_same_function(

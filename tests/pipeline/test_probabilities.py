@@ -6,6 +6,7 @@ from meadow.pipeline.probabilities import (
     KEPT,
     PAIR,
     blocks,
+    collected,
     likeliest,
     of_targets,
     room,
@@ -49,6 +50,22 @@ def test_blocks_give_every_photo_once(monkeypatch: pytest.MonkeyPatch, kind: np.
 
     assert np.array_equal(np.concatenate([block for _, block in blocks(p)]), p[:])
     assert [part.stop - part.start for part, _ in blocks(p)] == [7, 7, 7, 7, 7, 5]
+
+
+@pytest.mark.parametrize("most", [0, 10**6])
+def test_answers_that_come_one_by_one_are_kept_likewise(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """To the bit where they are few; a probability of 0 is one that is as good as 0."""
+    log_p, targets = draw()
+    p = np.exp(log_p.astype(np.float64))
+    p[0], p[0, 3] = 0, 1
+    monkeypatch.setattr(probabilities, "WHOLE", most)
+    kept = collected(iter(p), targets, CLASSES)
+
+    assert np.array_equal(likeliest(kept)[0], p.argmax(axis=1))
+    assert of_targets(kept, targets) == pytest.approx(p[np.arange(40), targets], abs=1e-7)
+    assert np.array_equal(kept[:], p) == (most > 0)
 
 
 def test_few_photos_are_kept_whole() -> None:

@@ -53,7 +53,7 @@ def write_run(classes: int, *, passed: bool = True, epochs: int = 3) -> None:
         rows,
         names,
         probabilities=probabilities,
-        sets=probabilities > 0.5,
+        set_sizes=np.ones(len(rows), np.int64),
         distance=np.zeros(len(rows)),
         in_distribution=np.ones(len(rows), bool),
     )

@@ -1,6 +1,6 @@
 """What the classifier says of the photos of a split, whichever machines ask it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from meadow.pipeline.parallel import Machines
 
 def answers(
     model: Classifier, folder: Path, rows: Sequence[Row], machines: Machines
-) -> list[Answer]:
-    """Return the answer to each photo.
+) -> Iterator[Answer]:
+    """Yield the answer to each photo.
 
     Args:
         model: what is asked.
@@ -26,7 +26,7 @@ def answers(
 
     """
     work = partial(_answer, model, machines.path(folder))
-    return list(parallel.ordered(work, rows, machines, title="evaluate"))
+    return parallel.ordered(work, rows, machines, title="evaluate")
 
 
 def _answer(model: Classifier, folder: Path, row: Row) -> Answer:

@@ -12,18 +12,18 @@ from meadow.evaluation import metrics
 from meadow.evaluation.significance import bootstrap
 from meadow.params import Evaluate
 from meadow.pipeline.manifest import Row
+from meadow.pipeline.probabilities import Floats, Rows
 
 RELEASED = Path("metrics/released.csv")  # predictions of the last released model, in Git
 FEWEST_COMPARED = (
     16  # photos of a comparison; of fewer, all right, the accuracy may still be below 0.8
 )
-Floats = NDArray[np.float64]
 
 
 def verdict(
     figures: dict[str, Any],
     rows: Sequence[Row],
-    probabilities: Floats,
+    probabilities: Rows,
     targets: NDArray[np.int64],
     p: Evaluate,
 ) -> dict[str, Any]:

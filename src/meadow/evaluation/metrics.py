@@ -168,20 +168,26 @@ def auroc(curve: tuple[Floats, Floats]) -> float:
     return float(np.trapezoid(tpr, fpr))
 
 
-def set_figures(sets: NDArray[np.bool_], targets: Ints) -> dict[str, float]:
-    """Return how often prediction sets, (n, classes), hold the true class, and their mean size."""
-    covered = int(sets[np.arange(len(targets)), targets].sum())
-    low, high = wilson(covered, len(targets))
+def set_figures(sizes: Ints, holds: NDArray[np.bool_]) -> dict[str, float]:
+    """Return how often prediction sets hold the true class, and their mean size.
+
+    Args:
+        sizes: classes in each set, (n,).
+        holds: whether the true class is one of them, (n,).
+
+    """
+    covered, n = int(holds.sum()), len(holds)
+    low, high = wilson(covered, n)
     return {
-        "set_coverage": covered / len(targets),
+        "set_coverage": covered / n,
         "set_coverage_low": low,
         "set_coverage_high": high,
-        "set_size": float(sets.sum(axis=1).mean()),
+        "set_size": float(sizes.mean()),
     }
 
 
 def answered_figures(
-    probabilities: Rows, targets: Ints, sets: NDArray[np.bool_], near: NDArray[np.bool_]
+    probabilities: Rows, targets: Ints, sizes: Ints, near: NDArray[np.bool_]
 ) -> dict[str, float]:
     """Return the share of photos that are answered, and the accuracy on those.
 
@@ -192,11 +198,11 @@ def answered_figures(
     Args:
         probabilities: (n, classes).
         targets: class index, (n,).
-        sets: classes in each prediction set, (n, classes).
+        sizes: classes in each prediction set, (n,).
         near: whether each photo is in distribution, (n,).
 
     """
-    answered = (sets.sum(axis=1) == 1) & near
+    answered = (sizes == 1) & near
     n = int(answered.sum())
     correct = int((likeliest(probabilities)[0] == targets)[answered].sum())
     share_low, share_high = wilson(n, len(targets))

@@ -1,6 +1,7 @@
 """The answer to each photo as a table: of the test photos, and of the others out of fold."""
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meadow.pipeline.manifest import Row, write_csv
+from meadow.pipeline.probabilities import KEPT, Rows, blocks
 
 TEST = Path("reports/predictions.csv")
+CONFIDENCE, P_LABEL, LIKELIEST = "confidence", "p_label", "likeliest"  # columns of many classes
 OUT_OF_FOLD = Path("reports/review.csv")  # `label_issues` writes it, with a verdict on each label
 
 
@@ -55,37 +58,55 @@ def write(
     rows: Sequence[Row],
     classes: Sequence[str],
     *,
-    probabilities: NDArray[np.float64],
-    sets: NDArray[np.bool_],
+    probabilities: Rows,
+    set_sizes: NDArray[np.int64],
     distance: NDArray[np.float64],
     in_distribution: NDArray[np.bool_],
 ) -> None:
     """Write predictions.csv: a line a test photo, its answer, and the probability of each class.
 
+    Of more than 2 `KEPT` classes a line has the likeliest, as a JSON object, and the label's.
+
     Args:
         rows: the n photos.
         classes: names of the k classes.
         probabilities: (n, k).
-        sets: which classes are in the prediction set of each, (n, k).
+        set_sizes: number of classes in the prediction set of each, (n,).
         distance: to the photos that were learned from, (n,).
         in_distribution: whether that is near enough, (n,).
 
     """
     header = ["path", "sha256", "group", "label", "predicted"]
-    header += ["set_size", "distance", "in_distribution", *(f"p({name})" for name in classes)]
+    header += ["set_size", "distance", "in_distribution"]
+    place = {name: i for i, name in enumerate(classes)}
+    many = len(classes) > 2 * KEPT
+    header += [CONFIDENCE, P_LABEL, LIKELIEST] if many else [f"p({name})" for name in classes]
+
+    def answer(row: Row, p: NDArray[np.float64]) -> dict[str, object]:
+        if not many:
+            return {f"p({name})": value for name, value in zip(classes, p, strict=True)}
+        first = np.argsort(-p, kind="stable")[:KEPT]
+        named = {classes[k]: round(float(p[k]), 8) for k in first}
+        return {
+            CONFIDENCE: p.max(),
+            P_LABEL: p[place[row.label]],
+            LIKELIEST: json.dumps(named, ensure_ascii=False),
+        }
+
     records = (
         {
             "path": row.path,
             "sha256": row.sha256,
             "group": row.group,
             "label": row.label,
-            "predicted": classes[int(probabilities[i].argmax())],
-            "set_size": int(sets[i].sum()),
+            "predicted": classes[int(p.argmax())],
+            "set_size": int(set_sizes[i]),
             "distance": distance[i],
             "in_distribution": bool(in_distribution[i]),
         }
-        | {f"p({name})": p for name, p in zip(classes, probabilities[i], strict=True)}
-        for i, row in enumerate(rows)
+        | answer(row, p)
+        for part, block in blocks(probabilities)
+        for i, (row, p) in enumerate(zip(rows[part], block, strict=True), part.start)
     )
     write_csv(TEST, header, records)
 
@@ -109,14 +130,20 @@ def load(path: Path) -> list[Prediction]:
 def _prediction(record: Mapping[str, str]) -> Prediction:
     out_of_fold = "suggested" in record
     predicted = record["suggested" if out_of_fold else "predicted"]
+    if out_of_fold:
+        confidence, p_label = record["p_suggested"], record[P_LABEL]
+    elif LIKELIEST in record:
+        confidence, p_label = record[CONFIDENCE], record[P_LABEL]
+    else:
+        confidence, p_label = record[f"p({predicted})"], record[f"p({record['label']})"]
     return Prediction(
         path=record["path"],
         sha256=record["sha256"],
         group=record["group"],
         label=record["label"],
         predicted=predicted,
-        confidence=float(record["p_suggested" if out_of_fold else f"p({predicted})"]),
-        p_label=float(record["p_label" if out_of_fold else f"p({record['label']})"]),
+        confidence=float(confidence),
+        p_label=float(p_label),
         set_size=int(record.get("set_size", 1)),
         in_distribution=record.get("in_distribution", "True") == "True",
         issue=record.get("issue") == "true",

@@ -3,7 +3,7 @@
 All that reads them goes through them in blocks of photos, so nothing needs n times k numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,6 +90,20 @@ def store(log_p: NDArray[np.float32], targets: Ints, like: NDArray[Any]) -> NDAr
 def stored(kept: NDArray[Any], classes: int) -> Rows:
     """Return the probabilities that `store` kept; whole ones as they were rounded."""
     return np.exp(kept, dtype=np.float64) if kept.dtype != PAIR else Likeliest(kept, classes)
+
+
+def collected(each: Iterable[Floats], targets: Ints, classes: int) -> Rows:
+    """Return probabilities that come photo by photo, each (k,): to the bit where `room` has all."""
+    kept = room(len(targets), classes)
+    if kept.dtype != PAIR:
+        whole = np.empty(kept.shape)
+        for i, p in enumerate(each):
+            whole[i] = p
+        return whole
+    for i, p in enumerate(each):
+        log_p = np.log(np.maximum(p, np.finfo(np.float32).tiny), dtype=np.float32)
+        kept[i] = store(log_p[None], targets[i : i + 1], like=kept)[0]
+    return Likeliest(kept, classes)
 
 
 def blocks(p: Rows) -> Iterator[tuple[slice, Floats]]:
