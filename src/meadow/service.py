@@ -52,11 +52,11 @@ class PhotoClassifier:
     """Labels a photo with one of the classes that the model was trained on."""
 
     def __init__(self) -> None:
-        classifier = Classifier.load(MODEL)
+        classifier = Classifier.load(MODEL, device=SETTINGS.device)
         worker = bentoml.server_context.worker_index or 1
         reference = Reference.load(MODEL) if (MODEL / FILE).exists() else None  # of an older train
         self.telemetry = Telemetry(SETTINGS, classifier, worker, reference)
-        shadow = Classifier.load(SHADOW) if SHADOW else None
+        shadow = Classifier.load(SHADOW, device=SETTINGS.device) if SHADOW else None
         self.routes = api.create(classifier, SETTINGS, self.telemetry, shadow)
         self.app: ASGIApp = Guard(self.routes, SETTINGS, self.telemetry)
         if SETTINGS.cors:

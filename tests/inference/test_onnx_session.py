@@ -3,11 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from toys import colour_classifier
 
-from meadow.inference.onnx_session import digest, external_data, open_session
+from meadow.errors import MeadowError
+from meadow.inference.onnx_session import CUDA, digest, external_data, open_session
 
 
 def test_one_photo_is_answered_alike_at_any_number_of_runs_at_once(tmp_path: Path) -> None:
@@ -44,3 +46,19 @@ def test_a_missing_model_has_no_digest(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         digest(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("built", [False, True], ids=["not built for one", "none found"])
+def test_a_gpu_that_is_not_there_is_an_error_with_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: bool
+) -> None:
+    """ONNX Runtime itself would go on to the CPU with a warning at most."""
+    model = colour_classifier(tmp_path, ["red", "green"]) / "model.onnx"
+    there = [CUDA, "CPUExecutionProvider"] if built else ["CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: there)
+    session = open_session(model)
+    monkeypatch.setattr("meadow.inference.onnx_session.Session", lambda *_: session)
+    step = "nvidia-smi" if built else "pip install onnxruntime-gpu=="
+
+    with pytest.raises(MeadowError, match=f"MEADOW_DEVICE=cuda.*{step}.*MEADOW_DEVICE=cpu"):
+        open_session(model, device="cuda")

@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from meadow.errors import MeadowError
 from meadow.inference import conformal
+from meadow.inference.batching import Batched, Runs
 from meadow.inference.conformal import Probabilities
 from meadow.inference.onnx_session import digest, open_session
 from meadow.pipeline.image import Preprocessing
@@ -83,14 +83,21 @@ class Classifier:
     preprocessing: Preprocessing
     version: str
     about: dict[str, Any]
-    session: ort.InferenceSession
+    session: Runs
 
     @classmethod
-    def load(cls, folder: Path = FOLDER, *, threads: int = 1) -> "Classifier":
-        """Load what train wrote; `threads` work on one photo.
+    def load(
+        cls,
+        folder: Path = FOLDER,
+        *,
+        threads: int = 1,
+        device: Literal["cpu", "cuda"] = "cpu",
+    ) -> "Classifier":
+        """Load what train wrote; `threads` work on one photo, on a GPU photos are batched.
 
         Raises:
-            MeadowError: there is none, or model.onnx is not the one that model.json describes.
+            MeadowError: there is no model or device, or model.onnx is not the one that model.json
+                describes.
 
         """
         try:
@@ -105,12 +112,13 @@ class Classifier:
                 f"{folder / NETWORK} is damaged: its SHA-256 is not the one in model.json."
                 " Run `dvc checkout --force models/classifier`."
             )
+        session = open_session(folder / NETWORK, threads=threads, device=device)
         return cls(
             classes=about["classes"],
             preprocessing=Preprocessing(**about["preprocessing"]),
             version=version,
             about=about,
-            session=open_session(folder / NETWORK, threads=threads),
+            session=session if device == "cpu" else Batched(session),
         )
 
     def warm(self) -> None:

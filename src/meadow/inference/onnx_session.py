@@ -3,26 +3,35 @@
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from meadow.errors import MeadowError
+
+CUDA = "CUDAExecutionProvider"
+PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    # float32 as it is, not TF32; no search for each size that a batch may have
+    "cuda": [(CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})],
+}
 ort.set_default_logger_severity(3)  # errors: its warnings, of graphs that it mends itself, are red
 
 
 class Session(ort.InferenceSession):
     """An ONNX model to be run. It is pickled as its files, for other machines."""
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, model: Path, threads: int, device: str = "cpu") -> None:
         self.model, self.threads = model, threads
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        super().__init__(str(model), options, ["CPUExecutionProvider"])
+        super().__init__(str(model), options, PROVIDERS[device])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as bytes."""
@@ -35,7 +44,9 @@ class Session(ort.InferenceSession):
         return arrays
 
 
-def open_session(model: Path, *, threads: int = 1) -> Session:
+def open_session(
+    model: Path, *, threads: int = 1, device: Literal["cpu", "cuda"] = "cpu"
+) -> Session:
     """Open an ONNX model.
 
     With one thread a run happens on the calling thread: several may run at once, the result of
@@ -44,9 +55,25 @@ def open_session(model: Path, *, threads: int = 1) -> Session:
     Args:
         model: its file.
         threads: for the inside of one run.
+        device: what computes.
+
+    Raises:
+        MeadowError: this ONNX Runtime cannot compute there.
 
     """
-    return Session(model, threads)
+    if device == "cuda" and CUDA not in (there := ort.get_available_providers()):
+        raise MeadowError(
+            f"MEADOW_DEVICE=cuda: this ONNX Runtime has {', '.join(there)} alone. Run `pip"
+            " uninstall onnxruntime` and `pip install"
+            f" onnxruntime-gpu=={version('onnxruntime')}`, or set MEADOW_DEVICE=cpu."
+        )
+    session = Session(model, threads, device)
+    if device == "cuda" and CUDA not in session.get_providers():
+        raise MeadowError(
+            "MEADOW_DEVICE=cuda: ONNX Runtime finds no GPU, or not the CUDA and cuDNN that it was"
+            " built for. Look at `nvidia-smi`, or set MEADOW_DEVICE=cpu."
+        )
+    return session
 
 
 def _opened(files: Mapping[str, bytes], threads: int) -> Session:

@@ -5,12 +5,14 @@ To add an endpoint, write its function here and the model of its answer in schem
 
 import asyncio
 import logging
+import threading
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import PlainTextResponse
 from starlette.routing import Route
 
+from meadow.inference.batching import MOST
 from meadow.inference.classifier import Classifier
 from meadow.pipeline.cpu import cores
 from meadow.serving import access, occlusion, schema, upload
@@ -50,9 +52,11 @@ class Answering:
         self.classifier = classifier
         self.settings = settings
         self.telemetry = telemetry
+        threads = cores(settings.threads)
+        decoding = threading.BoundedSemaphore(threads)
         self.classify = Pool(
-            lambda photo, came: classify(classifier, photo, settings.max_pixels, came),
-            threads=cores(settings.threads),
+            lambda photo, came: classify(classifier, photo, settings.max_pixels, came, decoding),
+            threads=threads if settings.device == "cpu" else threads + MOST,
             queue=settings.queue,
         )
         self.explain = Pool(

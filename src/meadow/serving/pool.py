@@ -2,7 +2,7 @@
 
 A thread takes one photo from its bytes to the answer, so a bad photo spoils nobody else's, and the
 answer has the same bits as evaluate's. Photos are not batched: on a CPU a batch is no faster
-(docs/decisions.md).
+(docs/decisions.md). On a GPU it is: there more threads wait for a batch than decode photos.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,6 +21,7 @@ from meadow.inference.signals import look
 from meadow.serving.refusals import Refused
 
 PHASES = ("queue", "decode", "network")  # one after the other
+UNBOUNDED = nullcontext()
 T = TypeVar("T")
 
 
@@ -101,18 +103,27 @@ class Classified:
     look: dict[str, float]
 
 
-def classify(classifier: Classifier, photo: bytes, max_pixels: int, came: float) -> Classified:
+def classify(
+    classifier: Classifier,
+    photo: bytes,
+    max_pixels: int,
+    came: float,
+    decoding: AbstractContextManager[object] = UNBOUNDED,
+) -> Classified:
     """Classify the bytes of one photo file that came at `time.perf_counter()`.
+
+    `decoding` is entered for as long as the whole photo is in memory.
 
     Raises:
         PhotoError: not a photo that Meadow takes.
         ArithmeticError: the network's output is not finite.
 
     """
-    taken = time.perf_counter()
-    image, pixels = classifier.preprocessing.read(photo, max_pixels)
-    width, height = image.size
-    del image  # up to 200 MB
+    with decoding:
+        taken = time.perf_counter()
+        image, pixels = classifier.preprocessing.read(photo, max_pixels)
+        width, height = image.size
+        del image  # up to 200 MB
     decoded = time.perf_counter()
     answer = classifier.answer(pixels)
     done = time.perf_counter()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -48,6 +48,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, strict=False)
 
     model: Path = Field(Path("models/classifier"), description="folder of the model")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="what computes the network")
     workers: int = Field(0, ge=0, le=64, description="processes; 0: by the usable cores")
     threads: int = Field(0, ge=0, le=256, description="photos in work at once; 0: by the cores")
     queue: int = Field(48, ge=1, le=10_000, description="photos that may wait; more get 429")
