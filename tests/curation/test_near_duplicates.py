@@ -2,9 +2,11 @@ import hashlib
 import io
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from dask_cluster import DaskCluster
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tools import PHOTOS
@@ -179,6 +181,20 @@ def test_the_threads_cannot_change_the_result(mixed: NDArray[np.uint8]) -> None:
     assert near_duplicates.near_duplicates(mixed, Machines(1)) == near_duplicates.near_duplicates(
         mixed, Machines(3)
     )
+
+
+@pytest.mark.slow
+def test_dask_workers_find_the_pairs_that_threads_find(
+    mixed: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is searched travels whole, and every verdict is exact."""
+    monkeypatch.setattr(near_duplicates, "GROUP", 3)
+    with DaskCluster(tmp_path / "dask") as cluster:
+        cluster.start_worker()
+        cluster.start_worker()
+        pairs = near_duplicates.near_duplicates(mixed, Machines(scheduler=cluster.address))
+
+    assert pairs == near_duplicates.near_duplicates(mixed)
 
 
 def test_the_order_of_the_photos_cannot_change_the_result(mixed: NDArray[np.uint8]) -> None:
