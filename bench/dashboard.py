@@ -20,9 +20,15 @@ Line = tuple[str, list[tuple[float, float]]]
 
 
 def queries(panel: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return expression and legend of each query of a panel, Grafana's variables filled in."""
+    """Return expression and legend of each query of a panel, Grafana's variables filled in.
+
+    There is one instance: a legend that has more does without it.
+    """
     return [
-        (t["expr"].replace("$job", "meadow").replace("$__rate_interval", "1m"), t["legendFormat"])
+        (
+            t["expr"].replace("$job", "meadow").replace("$__rate_interval", "1m"),
+            t["legendFormat"].replace(" {{instance}}", ""),
+        )
         for t in panel["targets"]
     ]
 
