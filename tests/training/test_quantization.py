@@ -111,6 +111,20 @@ def test_pixels_go_into_the_first_convolution_as_they_are(tmp_path: Path) -> Non
     np.testing.assert_allclose(quantised, expected, atol=0.02)
 
 
+def test_equal_tensors_that_the_exporter_merged_are_found(tmp_path: Path) -> None:
+    """Without weights all biases are zero, and those of one length are one tensor."""
+    made = architectures.build(
+        "mobilenet_v3_small", Weights("none", "none"), classes=2, size=SIZE, seed=0
+    )
+    before = onnx_export.exported(architectures.Features(made), size=SIZE, outputs=OUTPUTS)
+    assert "Identity" in {node.op_type for node in before.graph.node}
+    seen = photos(8)
+    expected, _ = run(before, tmp_path, seen)
+    quantised, _ = run(quantization.int8(before, seen), tmp_path, seen)
+
+    np.testing.assert_allclose(quantised, expected, atol=0.1)
+
+
 def test_pixels_with_another_user_stay_as_they_are(tmp_path: Path) -> None:
     """Then nothing moves, and the answers are right all the same."""
     seen = photos(8)

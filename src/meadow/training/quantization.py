@@ -138,6 +138,9 @@ def normalised_by_weights(graph: GraphProto) -> int | None:
     _, _, subtract, divide, *pads, convolve = nodes
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     tensors |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
+    for node in graph.node:  # of equal tensors, such as biases without weights, one is kept
+        if node.op_type == "Identity" and node.input[0] in tensors:
+            tensors[node.output[0]] = tensors[node.input[0]]
     mean, std, weight, *bias = (
         numpy_helper.to_array(tensors[name]).astype(np.float64)
         for name in (subtract.input[1], divide.input[1], *convolve.input[1:])
