@@ -35,6 +35,7 @@ class DaskCluster:
             **(environment or {}),
         }
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.logs: dict[int, Path] = {}
 
     def __enter__(self) -> "DaskCluster":
         self.folder.mkdir(exist_ok=True)
@@ -53,18 +54,23 @@ class DaskCluster:
             "scheduler", f"--protocol={protocol}", "--host=127.0.0.1", f"--port={self.port}"
         )
 
-    def start_worker(self, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a worker of one thread."""
-        process = self._start(
-            "worker", self.address, "--host=127.0.0.1", "--nthreads=1", "--no-nanny", **environment
-        )
-        self.workers.append(process)
-        return process
+    def start_workers(self, count: int, **environment: str) -> None:
+        """Start workers of one thread, and wait until the scheduler knows them."""
+        options = ("--host=127.0.0.1", "--nthreads=1", "--no-nanny")
+        started = len(self.workers)
+        for _ in range(count):
+            self.workers.append(self._start("worker", self.address, *options, **environment))
+        end = time.monotonic() + 60
+        for worker in self.workers[started:]:
+            while "Registered to" not in (log := self.logs[worker.pid].read_text()):
+                assert worker.poll() is None, log
+                assert time.monotonic() < end, log
+                time.sleep(0.05)
 
     def _start(self, kind: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-        name = f"{kind}{time.monotonic_ns()}"
-        with (self.folder / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(
+        file = self.folder / f"{kind}{time.monotonic_ns()}.log"
+        with file.open("wb") as log:
+            process = subprocess.Popen(
                 [sys.executable, "-m", f"distributed.cli.dask_{kind}", *options, "--no-dashboard"],
                 cwd=self.folder,
                 env={**self.environment, **environment},
@@ -72,3 +78,5 @@ class DaskCluster:
                 stderr=log,
                 preexec_fn=end_with_parent,
             )
+        self.logs[process.pid] = file
+        return process

@@ -41,8 +41,7 @@ def test_two_workers_make_the_bytes_that_threads_make(
     run_stages(tmp_path / "cache-of-threads")
     by_threads = outs()
     with DaskCluster(tmp_path / "dask") as cluster:
-        cluster.start_worker()
-        cluster.start_worker()
+        cluster.start_workers(2)
         set_params(runtime={"scheduler": cluster.address})
         run_stages(tmp_path / "cache-of-workers")
 

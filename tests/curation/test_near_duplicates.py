@@ -190,8 +190,7 @@ def test_dask_workers_find_the_pairs_that_threads_find(
     """What is searched travels whole, and every verdict is exact."""
     monkeypatch.setattr(near_duplicates, "GROUP", 3)
     with DaskCluster(tmp_path / "dask") as cluster:
-        cluster.start_worker()
-        cluster.start_worker()
+        cluster.start_workers(2)
         pairs = near_duplicates.near_duplicates(mixed, Machines(scheduler=cluster.address))
 
     assert pairs == near_duplicates.near_duplicates(mixed)

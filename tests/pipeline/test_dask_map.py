@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from certificates import self_signed
 from dask_cluster import DaskCluster
-from dask_work import Recorder, end_the_worker, fail_at_40
+from dask_work import Heavy, Recorder, end_the_worker, fail_at_40
 from tools import PREFIX
 
 from meadow.errors import MeadowError
@@ -28,8 +28,7 @@ SQUARES = [i * i for i in range(COUNT)]
 def cluster(tmp_path: Path) -> Iterator[DaskCluster]:
     """Return a scheduler with two workers."""
     with DaskCluster(tmp_path / "dask") as started:
-        started.start_worker()
-        started.start_worker()
+        started.start_workers(2)
         yield started
 
 
@@ -70,6 +69,25 @@ def test_items_are_begun_only_a_window_ahead(cluster: DaskCluster, tmp_path: Pat
     assert len(taken) <= dask_map.BATCH * (1 + 1 + 2 * dask_map.AHEAD)
 
 
+def test_the_function_goes_to_each_worker_once(tmp_path: Path) -> None:
+    """A network has 10 to 300 MB; to a worker that comes late it goes as well.
+
+    Dask's memory manager, which is off here, takes it from a worker that has nothing to do.
+    """
+    record, unpacked = tmp_path / "record", tmp_path / "unpacked"
+    off = {"DASK_DISTRIBUTED__SCHEDULER__ACTIVE_MEMORY_MANAGER__START": "False"}
+    with DaskCluster(tmp_path / "dask", environment=off) as cluster:
+        cluster.start_workers(2)
+        machines = Machines(scheduler=cluster.address)
+        results = ordered(Heavy(record, unpacked), range(COUNT), machines, title="")
+        first = [next(results) for _ in range(100)]
+        cluster.start_workers(1)
+
+        assert [*first, *results] == SQUARES
+        assert cluster.workers[-1].pid in workers_of(record)
+        assert sorted(map(int, unpacked.read_text().split())) == sorted(workers_of(record))
+
+
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGSTOP])
 def test_only_what_is_in_work_is_done_twice_when_a_worker_ends(
     cluster: DaskCluster, tmp_path: Path, ending: signal.Signals
@@ -99,7 +117,7 @@ def test_a_scheduler_that_comes_back_is_given_what_was_in_work(
     cluster.scheduler.kill()
     cluster.scheduler.wait()
     cluster.start_scheduler()
-    cluster.start_worker()
+    cluster.start_workers(1)
 
     assert [*first, *results] == SQUARES
     assert twice(record) <= dask_map.BATCH * (1 + 2 * dask_map.AHEAD)
@@ -136,8 +154,7 @@ def test_workers_that_finish_nothing_are_an_error(
 
 def test_an_item_that_ends_each_worker_is_an_error(cluster: DaskCluster) -> None:
     """It is not tried on all workers there are: Dask's `allowed-failures`."""
-    for _ in range(4):
-        cluster.start_worker()
+    cluster.start_workers(4)
 
     with pytest.raises(MeadowError, match=r"items \d+ to \d+, .* have ended several"):
         list(ordered(end_the_worker, range(64), Machines(scheduler=cluster.address), title=""))
@@ -160,7 +177,7 @@ def test_a_worker_with_other_code_is_refused_by_name(tmp_path: Path) -> None:
     with (other / "meadow/pipeline/image.py").open("a") as file:
         file.write("# newer\n")
     with DaskCluster(tmp_path / "dask") as cluster:
-        cluster.start_worker(PYTHONPATH=str(other))
+        cluster.start_workers(1, PYTHONPATH=str(other))
         here = dask_map.identity()["Meadow's code"]
 
         with pytest.raises(
@@ -175,7 +192,7 @@ def test_a_worker_without_meadow_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none/meadow/__init__.py").touch()
     environment = {"PYTHONPATH": str(tmp_path / "none")}
     with DaskCluster(tmp_path / "dask", environment=environment) as cluster:
-        cluster.start_worker()
+        cluster.start_workers(1)
 
         with pytest.raises(MeadowError, match=r"cannot load Meadow: .*Start them"):
             list(ordered(abs, range(3), Machines(scheduler=cluster.address), title=""))
@@ -193,7 +210,7 @@ def test_the_messages_may_be_encrypted(tmp_path: Path) -> None:
         settings |= {f"{start}__CERT": str(certificate)}
         settings |= {f"{start}__KEY": key}
     with DaskCluster(tmp_path / "dask", protocol="tls", environment=settings) as cluster:
-        cluster.start_worker()
+        cluster.start_workers(1)
         machines = Machines(scheduler=cluster.address)
 
         with pytest.raises(MeadowError, match=r"needs certificates\. Set DASK_DISTRIBUTED"):
