@@ -1,11 +1,12 @@
 """A network on several threads, processes or GPUs, with results that do not depend on their number.
 
-A batch is cut into shards of at most 16 photos. Each shard is computed on one thread from the same
-weights; gradients and batch-norm statistics are added up in a binary tree over the shards. The
-number of threads and processes decides only how many shards are under way at the same time.
+A batch is cut into shards of at most 16 photos; where batch norm and dropout do not look at the
+shard that a photo is in, a small batch has four shards all the same. Each shard is computed on one
+thread from the same weights; gradients and batch-norm statistics are added up in a binary tree over
+the shards. The number of threads and processes decides only how many shards are under way at once.
 
 On a GPU one thread computes all shards of its process at once, or as many photos as memory holds;
-where batch norm or dropout look at the shard that a photo is in, it computes shard by shard, too.
+where shards matter it computes them one by one, too.
 """
 
 import copy
@@ -28,6 +29,7 @@ from meadow.training.device import CPU, Device, is_out_of_memory
 from meadow.training.group import Group, tree_sum
 
 SHARD = 16  # photos
+FEW = 4  # shards of a small batch, for as many cores; of 8 photos or less each is a little slower
 LARGEST = 4096  # photos that a GPU computes at once, if its memory holds them
 R = TypeVar("R")
 S = TypeVar("S")
@@ -114,7 +116,7 @@ class DataParallel:
         else:
             nothing = torch.zeros((), device=self.device.kind)
             sums = [nothing, *map(torch.zeros_like, [*weights, *before])]
-        count = len(_shards(size, SHARD))
+        count = len(self._shards(size))
         total, *sums = self.group.summed(sums, count)
         for parameter, gradient in zip(weights, sums, strict=False):
             parameter.grad = gradient
@@ -146,9 +148,13 @@ class DataParallel:
         spans = [_span(shards[share.start : share.stop]) for share in shares]
         return self.group.concatenated(rows, [span.stop - span.start for span in spans])
 
+    def _shards(self, size: int) -> list[slice]:
+        """Return the shards of a batch."""
+        return _shards(size, SHARD if self.by_shards else min(SHARD, -(-size // FEW)))
+
     def _leaves(self, size: int) -> list[slice]:
         """Return the shards of a batch that this process adds up."""
-        shards = _shards(size, SHARD)
+        shards = self._shards(size)
         return [shards[i] for i in self.group.leaves(len(shards))]
 
     def _computed(
@@ -167,8 +173,8 @@ class DataParallel:
             futures = deque(self.pool.submit(compute, part) for part in parts)
             try:
                 return join((futures.popleft().result() for _ in parts), len(parts))
-            except RuntimeError as error:
-                wait(futures)
+            except Exception as error:
+                wait(futures)  # so that no thread works on what nobody waits for
                 if not is_out_of_memory(error):
                     raise
                 most = SHARD if by_shards else max(part.stop - part.start for part in parts)

@@ -112,9 +112,9 @@ def ahead(load: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             yield loads.popleft().result()
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a GPU has no memory left; what it has cached for later is freed then."""
-    if "out of memory" not in str(error).lower():
+    if not isinstance(error, RuntimeError) or "out of memory" not in str(error).lower():
         return False
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
