@@ -99,7 +99,9 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     command.add_argument(
         "--file", type=path, help="a list of photos: one a line, or a CSV with a column `path`"
     )
-    decision = command.add_mutually_exclusive_group(required=True)
+    words = "write a page of the most doubtful labels, beside the photos most like them"
+    command.add_argument("--html", type=path, metavar="FILE", help=words)
+    decision = command.add_mutually_exclusive_group()
     decision.add_argument("--drop", action="store_true", help="leave them out of the set")
     decision.add_argument("--relabel", metavar="CLASS", help="give them another class")
 
@@ -242,6 +244,13 @@ def _call(function: str, *names: str) -> Command:
 
 
 def _review(chosen: argparse.Namespace) -> None:
+    if chosen.html:
+        from meadow.commands import review_page
+
+        review_page.write(chosen.html)
+        return
+    if not chosen.drop and chosen.relabel is None:
+        raise MeadowError("nothing is decided: add --drop, --relabel CLASS, or --html FILE.")
     folder = photo_set.where()
     paths = [
         str(here) if (here := chosen.prefix / photo).exists() else photo for photo in chosen.photos

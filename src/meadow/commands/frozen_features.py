@@ -12,6 +12,7 @@ from meadow.inference.onnx_session import open_session
 from meadow.pipeline import atomic, manifest
 from meadow.pipeline.image import PhotoError
 from meadow.pipeline.manifest import Row
+from meadow.reporting.neighbours import unit
 from meadow.storage import dvc_git
 from meadow.training import features
 from meadow.training.weights import Weights
@@ -78,7 +79,7 @@ def similar(photo: Path, count: int) -> None:
     except (OSError, PhotoError) as error:
         raise MeadowError(f"{photo}: {error}") from None
     (vector,) = open_session(file).run(features.OUTPUTS[:1], {"pixels": pixels[None]})
-    distance = np.maximum(1 - _unit(vectors) @ _unit(vector)[0], 0)
+    distance = np.maximum(1 - unit(vectors) @ unit(vector)[0], 0)
     for i in np.argsort(distance, kind="stable")[:count]:
         print(f"{distance[i]:.4f}  {rows[i].path}")
 
@@ -92,8 +93,3 @@ def _features() -> tuple[str, Path, list[Row], NDArray[np.float32]]:
     parts = [ready.photos("train"), ready.photos("val")]
     vectors, _ = features.frozen(network, digest, parts, machines=p.runtime.machines, gpu=gpu)
     return digest, network, [row for part in parts for row in part.rows], vectors
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit

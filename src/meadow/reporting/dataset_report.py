@@ -19,12 +19,14 @@ from meadow.reporting import html
 from meadow.reporting.charts import Histogram
 from meadow.reporting.html import Picture, Table
 from meadow.reporting.metadata_leakage import Leak
+from meadow.reporting.neighbours import Neighbours
 from meadow.reporting.photo_set import NEIGHBOUR, PhotoSet
 
 SHEET = 24  # photos of a class on its contact sheet; fewer where there are many classes
 SHEETS = 480  # on all sheets together
 CLASSES = 100  # that have a sheet
 CHARTS = 12  # classes that have histograms
+ALIKE = 12  # pairs that are alike by features
 GROUPS, COPIES = 20, 6  # groups of near-duplicates that are shown, photos of each
 ODD, ENDS = 24, 6  # outliers, smallest and largest
 NAMED = 100  # bad files in the table
@@ -82,6 +84,7 @@ def as_html(photo_set: PhotoSet) -> str:
             }
             for group in photo_set.duplicates[:GROUPS]
         ],
+        alike=_alike(photo_set, pictures),
         neighbour=NEIGHBOUR,
         outliers=pictures(photo_set.outliers[:ODD], _label) if photos else [],
         smallest=pictures(by_area[:ENDS], _size),
@@ -92,6 +95,21 @@ def as_html(photo_set: PhotoSet) -> str:
             name: pictures(sample, lambda _: "") for name, sample in _samples(photo_set).items()
         },
     )
+
+
+def _alike(
+    photo_set: PhotoSet,
+    pictures: Callable[[Sequence[GoodPhoto], Callable[[GoodPhoto], str]], list[Picture]],
+) -> list[tuple[float, list[Picture]]]:
+    """Return distance and photos of the pairs that the network takes for most alike."""
+    known = Neighbours.known()
+    photos = {(photo.file.path, photo.sha256): photo for photo in photo_set.photos}
+    pairs = []
+    for distance, *rows in known.pairs(ALIKE) if known else []:
+        pair = [photos[key] for row in rows if (key := (row.path, row.sha256)) in photos]
+        if len(pair) == len(rows):  # the set is still that of prepare
+            pairs.append((distance, pictures(pair, _size)))
+    return pairs
 
 
 def _classes(photo_set: PhotoSet) -> Table:
