@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,13 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 from scipy.stats import binomtest
-from toys import SetParams, encoded, photo
+from toys import SetParams, draw_set, encoded, photo
 
 from meadow.errors import MeadowError
 from meadow.evaluate import evaluate
 from meadow.evaluation import predictions
 from meadow.inference.classifier import Classifier
-from meadow.pipeline import manifest
+from meadow.pipeline import manifest, probabilities
 from meadow.prepare import prepare
 from meadow.report import report
 from meadow.train import train
@@ -68,6 +69,37 @@ def test_a_probe_is_cross_validated_on_the_other_photos(in_built: Path) -> None:
     assert figures["cv_n"] == counts["train"] + counts["val"]
     assert 0 <= low <= figures["cv_accuracy"] <= high <= 1
     assert figures["cv_log_loss"] < np.log(2)
+
+
+def test_of_very_many_classes_the_likeliest_go_through_all_stages(
+    project: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five classes that are treated as ten thousand: the same figures, but for what the rest is."""
+    draw_set(Path("data/raw"), dict.fromkeys("abcde", 24))
+    set_params(
+        prepare={"size": 32, "val": 0.25, "test": 0.25},
+        train={"method": "probe", "arch": "shufflenet_v2_x0_5"},
+    )
+    prepare()
+
+    def figures() -> dict[str, Any]:
+        train()
+        evaluate()
+        report()
+        return read("metrics/evaluate.json")
+
+    whole = figures()
+    monkeypatch.setattr(probabilities, "WHOLE", 10)
+    for module in (probabilities, predictions):
+        monkeypatch.setattr(module, "KEPT", 2)
+    few = figures()
+
+    assert few.keys() == whole.keys()
+    exact = [name for name in whole if not re.search("brier|auroc|ece|top_5", name)]
+    assert {k: few[k] for k in exact} == pytest.approx({k: whole[k] for k in exact}, abs=1e-5)
+    assert few == pytest.approx(whole, abs=0.1)
+    assert len(json.loads(table("reports/predictions.csv")[0]["likeliest"])) == 2
+    assert np.load("models/classifier/held_out.npy").dtype == probabilities.PAIR
 
 
 def test_finetune_has_no_cross_validation(toy_set: Path) -> None:

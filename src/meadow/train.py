@@ -19,7 +19,7 @@ from meadow.inference.onnx_session import digest
 from meadow.inference.reference import MOST, Reference
 from meadow.inference.signals import DIGITS, LOOK, look
 from meadow.pipeline import atomic, manifest
-from meadow.pipeline.manifest import Prepared, Row
+from meadow.pipeline.manifest import Photos, Prepared, Row
 from meadow.pipeline.probabilities import likeliest
 from meadow.training import onnx_graph
 from meadow.training.live import sending
@@ -81,29 +81,31 @@ def reference(ready: Prepared, trained: Trained) -> Reference:
 
     Of more than `MOST` those with the least hashes are taken.
     """
-    looks: list[dict[str, float]] = []
-    rows: list[Row] = []
-    for split in (ready.photos("train"), ready.photos("val")):
-        rows += split.rows
-        looks += [
-            look(photo, ready.preprocessing, row.width, row.height)
-            for photo, row in zip(split.pixels, split.rows, strict=True)
-        ]
-    unseen = slice(len(rows) - trained.unseen.shape[0], None)
-    rows, looks = rows[unseen], looks[unseen]
+    splits = ready.photos("train"), ready.photos("val")
+    every = [(split, i) for split in splits for i in range(len(split.rows))]
+    unseen = every[len(every) - trained.unseen.shape[0] :]
     predicted, confidence = likeliest(trained.unseen)
-    signals = {
-        "confidence": confidence.round(DIGITS),
-        "distance": trained.neighbours.distances.round(DIGITS),
-        "bytes": np.array([row.size for row in rows], np.float64),
-        **{name: np.array([values[name] for values in looks]) for name in LOOK},
-    }
-    chosen = sorted(range(len(rows)), key=lambda i: rows[i].sha256)[:MOST]
+    chosen = sorted(range(len(unseen)), key=lambda k: _row(unseen[k]).sha256)[:MOST]
+    rows = [_row(unseen[k]) for k in chosen]
+    looks = [
+        look(split.pixels[i], ready.preprocessing, split.rows[i].width, split.rows[i].height)
+        for split, i in (unseen[k] for k in chosen)
+    ]
     return Reference(
-        signals={name: values[chosen] for name, values in signals.items()},
-        actual=ready.targets(rows)[chosen],
+        signals={
+            "confidence": confidence[chosen].round(DIGITS),
+            "distance": trained.neighbours.distances[chosen].round(DIGITS),
+            "bytes": np.array([row.size for row in rows], np.float64),
+            **{name: np.array([values[name] for values in looks]) for name in LOOK},
+        },
+        actual=ready.targets(rows),
         predicted=predicted[chosen],
     )
+
+
+def _row(photo: tuple[Photos, int]) -> Row:
+    split, i = photo
+    return split.rows[i]
 
 
 if __name__ == "__main__":

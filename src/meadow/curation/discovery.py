@@ -13,7 +13,7 @@ from meadow.curation.litter import is_litter
 from meadow.errors import MeadowError
 from meadow.pipeline.formats import SUFFIXES
 
-MAX_CLASSES = 1000
+MAX_CLASSES = 10_000  # as many as a head was measured with
 TRAIN_ONLY = "train-only"  # folder in that of a class: see `PhotoFile.train_only`
 ANNOTATED = {"images", "labels", "annotations", "masks"}  # folders of sets that show where
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in a DVC cache
@@ -126,7 +126,7 @@ def check(source: Path, paths: Sequence[str], folders: Collection[str]) -> None:
     Raises:
         MeadowError: the folders are splits or hold annotations, a file lies beside them, a name is
             not allowed (`names.check`), a folder is empty, or there are fewer than 2 or more than
-            1000 classes.
+            `MAX_CLASSES` classes.
 
     """
     if are_splits(folders):

@@ -34,7 +34,7 @@ from meadow.training.softmax_regression import (
 
 # Strongest first, as each fit starts from the one before; the first that does worse than the one
 # before it is the last that is tried.
-L2_PATH = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
+L2_PATH: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5, 1e-5)
 WEAKEST = 0.4  # least penalty of the path, times photos: weaker ones win by chance alone
 FOLDS = 5
 NESTED = 1000  # photos from which choosing flatters the log-loss by a tenth of its standard error
