@@ -7,10 +7,12 @@ from contextlib import chdir, nullcontext
 from importlib import import_module
 from pathlib import Path
 
+from meadow import params
 from meadow.commands import photo_set
 from meadow.curation import discovery, overrides
 from meadow.errors import MeadowError, run
 from meadow.experiments import recipes
+from meadow.pipeline import places
 from meadow.storage import dvc_git
 
 Command = Callable[[argparse.Namespace], None]
@@ -251,7 +253,7 @@ def _review(chosen: argparse.Namespace) -> None:
         return
     if not chosen.drop and chosen.relabel is None:
         raise MeadowError("nothing is decided: add --drop, --relabel CLASS, or --html FILE.")
-    folder = photo_set.where()
+    where = places.place(params.load().data.dir)
     paths = [
         str(here) if (here := chosen.prefix / photo).exists() else photo for photo in chosen.photos
     ]
@@ -260,7 +262,7 @@ def _review(chosen: argparse.Namespace) -> None:
     if not paths:
         raise MeadowError("no photo is named: write `meadow review PHOTO...`, or --file LIST.")
     decision, label = ("drop", "") if chosen.drop else ("relabel", chosen.relabel)
-    overrides.decide(folder, discovery.find(folder), paths, decision, label)
+    overrides.decide(where, discovery.find(where), paths, decision, label)
     print(f"{overrides.FILE} has it. Next: `dvc repro`, then `git commit` with {overrides.FILE}.")
 
 

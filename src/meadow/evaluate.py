@@ -12,7 +12,6 @@ Writes: metrics/evaluate.json, metrics/gate.json, metrics/plots/ (confusion.csv,
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from meadow.evaluation import gate, label_issues, metrics, predictions, tables
 from meadow.evaluation.answers import answers
 from meadow.inference import classifier
 from meadow.inference.classifier import Classifier
-from meadow.pipeline import atomic, manifest, provenance
+from meadow.pipeline import atomic, manifest, places, provenance
 from meadow.pipeline.manifest import Prepared, Row
 from meadow.pipeline.probabilities import Floats, Rows, collected, stored
 
@@ -35,10 +34,10 @@ def evaluate() -> None:
     p, ready, model = chosen.evaluate, manifest.load(), Classifier.load()
     rows = ready.split("test")
     targets = ready.targets(rows)
-    facts = np.empty((4, len(rows)))
+    where, facts = places.place(chosen.data.dir), np.empty((4, len(rows)))
 
     def asked() -> Iterator[Floats]:
-        every = answers(model, Path(chosen.data.dir), rows, chosen.runtime.machines)
+        every = answers(model, where, rows, chosen.runtime.machines)
         for i, answer in enumerate(every):
             held = answer.prediction_set
             facts[:, i] = held.sum(), held[targets[i]], answer.in_distribution, answer.distance

@@ -23,7 +23,8 @@ import yaml
 
 from meadow import params
 from meadow.errors import MeadowError, run
-from meadow.pipeline import atomic
+from meadow.pipeline import atomic, places
+from meadow.pipeline.places import Place
 from meadow.serving import server
 from meadow.serving.client import Client
 from meadow.serving.settings import without_settings
@@ -37,7 +38,7 @@ TOLERANCE = 1e-6  # of a probability
 
 def package() -> None:
     """Run the stage."""
-    photos = Path(params.load().data.dir)
+    photos = places.place(params.load().data.dir)
     with tempfile.TemporaryDirectory() as temporary:
         staged = stage(Path(temporary) / "staged")
         version = content_hash(staged)[:12]
@@ -119,7 +120,7 @@ def build(staged: Path, version: str, home: Path) -> Path:
     return Path(bento.path)
 
 
-def compare(bento: Path, photos: Path) -> tuple[int, float]:
+def compare(bento: Path, photos: Place) -> tuple[int, float]:
     """Serve the Bento and compare its answers with evaluate's.
 
     Returns:
@@ -134,7 +135,7 @@ def compare(bento: Path, photos: Path) -> tuple[int, float]:
     largest = 0.0
     with server.serving(bento, **SETTINGS) as url, Client(url) as client:
         for record in records:
-            answer = client.ask((photos / record["path"]).read_bytes())
+            answer = client.ask(places.read_as(photos, record["path"], record["sha256"]))
             for name, expected in probabilities(record).items():
                 p = answer["probabilities"][name]
                 largest = max(largest, abs(p - expected))

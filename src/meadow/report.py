@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meadow import params
 from meadow.errors import run
-from meadow.pipeline import atomic
+from meadow.pipeline import atomic, places
 from meadow.reporting import classifier_report, model_card
 from meadow.reporting.findings import Findings
 
@@ -23,7 +23,7 @@ MISTAKES = Path("reports/mistakes.png")
 
 def report() -> None:
     """Run the stage."""
-    photos = Path(params.load().data.dir)
+    photos = places.place(params.load().data.dir)
     findings = Findings.read()
     with atomic.whole(PAGE) as part:
         part.write_text(classifier_report.page(findings, photos), "utf-8")

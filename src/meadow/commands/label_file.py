@@ -10,8 +10,8 @@ from typing import Any
 
 from meadow.commands.sources import Entry
 from meadow.curation import discovery
-from meadow.curation.litter import is_litter
 from meadow.errors import MeadowError
+from meadow.pipeline.litter import is_litter
 
 LABEL = ("label", "class", "class_name", "category", "breed", "species", "target")  # usual names
 Index = Mapping[str, Sequence[str]]  # from the end of a path to the photos that it fits

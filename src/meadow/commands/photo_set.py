@@ -50,8 +50,20 @@ def take(
 
 
 def where() -> Path:
-    """Return the folder of the photos."""
-    return Path(params.load().data.dir)
+    """Return the folder of the photos, into which commands write.
+
+    Raises:
+        MeadowError: they lie in a bucket.
+
+    """
+    address = params.load().data.dir
+    if "://" in address:
+        raise MeadowError(
+            f"data.dir is {address}, and this command writes into a local folder. Put photos into"
+            " the bucket with a client of it, such as `aws s3 sync`; or give data.dir a folder, for"
+            " instance data/raw."
+        )
+    return Path(address)
 
 
 def _track(make: Callable[[Path], None], *, replace: bool = True) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from meadow.curation import discovery
 from meadow.errors import MeadowError
 from meadow.inference.classifier import FOLDER, Classifier
+from meadow.pipeline import places
 from meadow.pipeline.image import MAX_BYTES, PhotoError
 from meadow.pipeline.parallel import Machines, ordered
 from meadow.serving.client import Client, RefusedError
@@ -55,7 +55,7 @@ def predict(
 def _files(name: str) -> list[str]:
     path = Path(name)
     if path.is_dir():
-        paths = [path / below for below in discovery.walk(path)]
+        paths = [path / below for below in places.walk(path)]
     elif has_magic(name) and not path.exists():
         matches = sorted(iglob(name, recursive=True))  # noqa: PTH207  # absolute patterns too
         paths = [Path(match) for match in matches]

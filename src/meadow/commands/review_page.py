@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from meadow.commands import photo_set
+from meadow import params
 from meadow.errors import MeadowError
 from meadow.evaluation import predictions
-from meadow.pipeline import atomic
+from meadow.pipeline import atomic, places
 from meadow.reporting import html
 from meadow.reporting.html import Picture
 from meadow.reporting.neighbours import Neighbours
@@ -30,12 +30,10 @@ def write(page: Path) -> None:
         raise MeadowError(
             f"{predictions.OUT_OF_FOLD} is missing. Run `dvc repro evaluate` or `dvc pull`."
         ) from None
-    folder, known = photo_set.where(), Neighbours.known()
+    where, known = places.place(params.load().data.dir), Neighbours.known()
 
     def picture(path: str, label: str, *words: str) -> Picture:
-        file = folder / path
-        data = file.read_bytes() if file.is_file() else None
-        return Picture.of(data, label, "\n".join([label, *words, path]))
+        return Picture.of(places.look(where, path), label, "\n".join([label, *words, path]))
 
     labels = []
     for answer in doubtful[:SHOWN]:

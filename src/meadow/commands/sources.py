@@ -12,10 +12,10 @@ from typing import IO
 from zipfile import ZipFile
 
 from meadow.commands import zip_names
-from meadow.curation import discovery
-from meadow.curation.litter import is_litter
 from meadow.curation.names import listed
 from meadow.errors import MeadowError
+from meadow.pipeline import places
+from meadow.pipeline.litter import is_litter
 
 CHUNK = 1 << 20
 LINK = "a link. Pack the files that links lead to: `zip` does, unless it is run with --symlinks."
@@ -112,7 +112,7 @@ def _followed(link: Path, root: Path) -> Path:
         real = link.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
         raise MeadowError(f"the link {str(link)!r} leads nowhere. Remove it.") from None
-    if discovery.leads_out(root, link):
+    if places.leads_out(root, link):
         raise MeadowError(
             f"the link {str(link)!r} leads out of {root}, to {str(real)!r}. Only links inside are"
             f" followed: `cp -rL {root} COPY` replaces all by what they lead to; then `meadow data"

@@ -1,22 +1,20 @@
-"""A set of photos on disk: one folder per class."""
+"""A set of photos: one folder per class."""
 
-import os
 import re
 import shlex
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from meadow.curation import names
-from meadow.curation.litter import is_litter
 from meadow.errors import MeadowError
+from meadow.pipeline import places
 from meadow.pipeline.formats import SUFFIXES
+from meadow.pipeline.places import Place
 
 MAX_CLASSES = 10_000  # as many as a head was measured with
 TRAIN_ONLY = "train-only"  # folder in that of a class: see `PhotoFile.train_only`
 ANNOTATED = {"images", "labels", "annotations", "masks"}  # folders of sets that show where
-CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in a DVC cache
 SPLIT = re.compile(  # train, valid, training_set, seg_test, ...
     r"(?:\w+_)?"
     r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?))"
@@ -41,61 +39,32 @@ class PhotoFile:
         return TRAIN_ONLY in self.path.split("/")[1:-1]
 
 
-def find(folder: Path) -> list[PhotoFile]:
+def find(where: Place) -> list[PhotoFile]:
     """List the files of a set by path; the name of a top folder is the class of all files below.
 
     Litter is passed over, and what lies beside the class folders and is no photo.
 
     Raises:
-        MeadowError: no folder, or what `check` refuses.
+        MeadowError: no folder or bucket, or what `check` refuses.
 
     """
-    if not folder.is_dir():
+    if isinstance(where, Path) and not where.is_dir():
         raise MeadowError(
-            f"there is no folder {folder}. `meadow data demo` draws a set, `meadow data import DIR`"
+            f"there is no folder {where}. `meadow data demo` draws a set, `meadow data import DIR`"
             " takes yours, `dvc pull` fetches the one that was committed."
         )
+    everything, tops = places.listing(where)
     # Not a README, or a list of check sums
-    paths = [path for path in walk(folder) if "/" in path or looks_like_a_photo(path)]
-    tops = [path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name)]
+    paths = [path for path in everything if "/" in path or looks_like_a_photo(path)]
     for top in tops:
-        if top.is_symlink():
+        if isinstance(where, Path) and (where / top).is_symlink():
             raise MeadowError(
-                f"the class folder {names.printable(str(top))} is a link, and DVC keeps nothing"
-                f" that is behind one. Run `cp -rL {shlex.quote(str(folder))} COPY`, then `meadow"
-                " data import COPY`."
+                f"the class folder {names.printable(places.at(where, top))} is a link, and DVC"
+                f" keeps nothing that is behind one. Run `cp -rL {shlex.quote(str(where))} COPY`,"
+                " then `meadow data import COPY`."
             )
-    check(folder, paths, {path.name for path in tops})
-    return [PhotoFile(path, sys.intern(path.partition("/")[0])) for path in paths]
-
-
-def leads_out(folder: Path, path: Path) -> bool:
-    """Tell whether a path is a link that leads out of the set.
-
-    Links to objects of a DVC cache do not: they are how DVC checks out with `cache.type symlink`.
-    """
-    real = os.path.realpath(path)
-    inside = Path(real).is_relative_to(os.path.realpath(folder))
-    return not (inside or CACHED.search(real))
-
-
-def walk(folder: Path) -> list[str]:
-    """List what lies below a folder and is not litter, sorted: relative, with forward slashes.
-
-    A link to a folder is listed like a file, and not walked into.
-
-    Raises:
-        MeadowError: a folder cannot be read.
-
-    """
-    paths = []
-    for directory, below, files in os.walk(folder, onerror=_refuse):
-        here = Path(directory)
-        links = [name for name in below if (here / name).is_symlink()]
-        below[:] = [name for name in below if not is_litter(name) and name not in links]
-        kept = [name for name in files + links if not is_litter(name)]
-        paths += [(here / name).relative_to(folder).as_posix() for name in kept]
-    return sorted(paths)
+    check(where, paths, tops)
+    return [PhotoFile(path, path.partition("/")[0]) for path in paths]
 
 
 def looks_like_a_photo(name: str) -> bool:
@@ -115,7 +84,7 @@ def are_splits(folders: Collection[str]) -> bool:
     return "train" in parts and len(parts) > 1
 
 
-def check(source: Path, paths: Sequence[str], folders: Collection[str]) -> None:
+def check(source: Place, paths: Sequence[str], folders: Collection[str]) -> None:
     """Check that a set has one folder per class, and names that every system can hold.
 
     Args:
@@ -162,10 +131,3 @@ def check(source: Path, paths: Sequence[str], folders: Collection[str]) -> None:
             " each: dandelion/..., grass/... Sort the photos into such folders, then `meadow data"
             " import` the folder that holds them."
         )
-
-
-def _refuse(error: OSError) -> None:
-    raise MeadowError(
-        f"{str(error.filename)!r} cannot be read: {error.strerror}. Check the disk and the"
-        " permissions, then run this again."
-    )

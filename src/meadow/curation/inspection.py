@@ -2,15 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meadow.curation import discovery, near_duplicates
+from meadow.curation import near_duplicates
 from meadow.curation.discovery import PhotoFile
-from meadow.errors import MeadowError
-from meadow.pipeline.image import MAX_BYTES, PhotoError, Preprocessing, opened
+from meadow.pipeline import places
+from meadow.pipeline.image import PhotoError, Preprocessing, opened
+from meadow.pipeline.places import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class BadPhoto:
 
 
 def inspect(
-    folder: Path, file: PhotoFile, preprocessing: Preprocessing, min_side: int
+    where: Place, file: PhotoFile, preprocessing: Preprocessing, min_side: int
 ) -> tuple[GoodPhoto, NDArray[np.uint8], NDArray[np.uint8]] | BadPhoto:
     """Read and decode one file.
 
     Args:
-        folder: the set's folder; a link that leads out of it is bad, except into a DVC cache.
+        where: the set; a link that leads out of its folder is bad, except into a DVC cache.
         file: the file.
         preprocessing: makes the network's input.
         min_side: a photo with a shorter side, in pixels, is bad.
@@ -66,15 +66,8 @@ def inspect(
         MemoryError: there is not enough.
 
     """
-    path = folder / file.path
     try:
-        if discovery.leads_out(folder, path):
-            return BadPhoto(file, "link", "a link that leads out of the set")
-        if not path.is_file():
-            return BadPhoto(file, "link", "a link to a folder or to nothing")
-        if path.stat().st_size > MAX_BYTES:
-            return BadPhoto(file, "too_large", f"more than {MAX_BYTES:,} bytes")
-        data = path.read_bytes()
+        data = places.read(where, file.path)
         header = opened(data)
         width, height = header.size
         if min(width, height) < min_side:
@@ -82,11 +75,6 @@ def inspect(
         image, pixels = preprocessing.read(data)
     except PhotoError as error:
         return BadPhoto(file, error.reason, str(error))
-    except OSError as error:
-        raise MeadowError(
-            f"{str(path)!r} cannot be read: {error.strerror or error}. Check the disk and the"
-            " permissions, then run this again."
-        ) from None
     photo = GoodPhoto(
         file=file,
         sha256=hashlib.sha256(data).hexdigest(),

@@ -14,7 +14,7 @@ LISTED = 20  # names in the message
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # of Windows
 
 
-def check(source: Path, paths: Iterable[str]) -> None:
+def check(source: object, paths: Iterable[str]) -> None:
     """Check the names of all files of a set.
 
     Args:
@@ -73,6 +73,8 @@ def fault(name: str) -> str | None:
         return "is not UTF-8"
     if length > MAX_NAME:
         return f"is too long: over {MAX_NAME} bytes"
+    if not name:
+        return "is empty"
     if any(unicodedata.category(character) == "Cc" for character in name):
         return "has a control character"
     if forbidden := sorted(set('<>:"|?*\\') & set(name)):

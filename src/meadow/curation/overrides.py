@@ -16,7 +16,8 @@ from pathlib import Path
 
 from meadow.curation.discovery import PhotoFile
 from meadow.errors import MeadowError, did_you_mean
-from meadow.pipeline import atomic
+from meadow.pipeline import atomic, places
+from meadow.pipeline.places import Place
 
 FILE = Path("data/overrides.csv")
 HEADER = ["path", "decision", "label", "sha256"]
@@ -65,11 +66,11 @@ def load() -> list[Override]:
     return decisions
 
 
-def apply(folder: Path, files: Sequence[PhotoFile]) -> tuple[list[PhotoFile], list[PhotoFile]]:
+def apply(where: Place, files: Sequence[PhotoFile]) -> tuple[list[PhotoFile], list[PhotoFile]]:
     """Apply the decisions to the files of a set.
 
     Args:
-        folder: the set's folder.
+        where: the set's folder or bucket.
         files: all files in it, by path; their labels are the classes there are.
 
     Returns:
@@ -86,7 +87,7 @@ def apply(folder: Path, files: Sequence[PhotoFile]) -> tuple[list[PhotoFile], li
         if first := decided.get(override.path):
             problem = f"line {first.line} decides on {override.path!r} already. Keep one of them."
         else:
-            problem = _problem(folder, labels, override)
+            problem = _problem(where, labels, override)
         if problem:
             raise _mistake(override.line, problem)
         decided[override.path] = override
@@ -100,12 +101,12 @@ def apply(folder: Path, files: Sequence[PhotoFile]) -> tuple[list[PhotoFile], li
 
 
 def decide(
-    folder: Path, files: Sequence[PhotoFile], paths: Iterable[str], decision: str, label: str
+    where: Place, files: Sequence[PhotoFile], paths: Iterable[str], decision: str, label: str
 ) -> None:
     """Add a decision on each of some photos to the file, after the checks of `apply`.
 
     Args:
-        folder: the set's folder.
+        where: the set's folder or bucket.
         files: all files in it.
         paths: of the photos, in the set's folder or from here, as a shell completes them.
         decision: drop or relabel.
@@ -121,14 +122,14 @@ def decide(
     decided: dict[str, str] = {}
     problems = []
     for path in paths:
-        if path not in labels and Path(path).is_relative_to(folder):
-            path = Path(path).relative_to(folder).as_posix()
-        sha256 = decided[path] = _sha256(folder / path) if path in labels else ""
+        if path not in labels:
+            path = path.removeprefix(f"{where}/")
+        sha256 = decided[path] = _sha256(where, path) if path in labels else ""
         if path in lines:
             problems.append(
                 f"line {lines[path]}: {path!r} is decided on already. Edit or remove that line."
             )
-        elif problem := _problem(folder, labels, Override(0, path, decision, label, sha256)):
+        elif problem := _problem(where, labels, Override(0, path, decision, label, sha256)):
             problems.append(problem)
     if problems:
         raise MeadowError("\n".join([f"{FILE} stays as it was:", *problems]))
@@ -164,27 +165,27 @@ def listed(file: Path) -> list[str]:
     return paths
 
 
-def _problem(folder: Path, labels: Mapping[str, str], override: Override) -> str:
+def _problem(where: Place, labels: Mapping[str, str], override: Override) -> str:
     """Return what is wrong with a decision, given the label of each path; or ""."""
     path, decision, label = override.path, override.decision, override.label
     classes = sorted(set(labels.values()))
     if decision not in DECISIONS:
         return f"decision {decision!r} is unknown. Known: {', '.join(DECISIONS)}."
     if path not in labels:
-        return _unknown_path(folder, labels, override)
+        return _unknown_path(where, labels, override)
     if decision == "drop" and label:
         return f"a dropped photo has no label, but {label!r} is there. Remove it."
     if decision == "relabel" and label not in classes:
         return (
             f"class {label!r} is unknown. Known: {', '.join(classes)}. A new class begins with a"
-            f" folder of its own in {folder}."
+            f" folder of its own in {where}."
         )
     if decision == "relabel" and label == labels[path]:
         return (
             f"{path!r} is of class {label!r} by its folder. Name another class, or remove the"
             " decision."
         )
-    sha256 = _sha256(folder / path)
+    sha256 = _sha256(where, path)
     if sha256 != override.sha256:
         return (
             f"{path!r} is not the photo that was decided on: its SHA-256 is {sha256!r}, not"
@@ -193,21 +194,23 @@ def _problem(folder: Path, labels: Mapping[str, str], override: Override) -> str
     return ""
 
 
-def _unknown_path(folder: Path, labels: Mapping[str, str], override: Override) -> str:
-    problem = f"there is no photo {override.path!r} in {folder}."
+def _unknown_path(where: Place, labels: Mapping[str, str], override: Override) -> str:
+    problem = f"there is no photo {override.path!r} in {where}."
     name = Path(override.path).name
     for path in labels:
-        if Path(path).name == name and _sha256(folder / path) == override.sha256:
+        if Path(path).name == name and _sha256(where, path) == override.sha256:
             return f"{problem} It lies at {path!r} now: write that, or remove the decision."
     hint = did_you_mean(override.path, {path: repr(path) for path in labels})
     return f"{problem}{hint} Correct the path, or remove the decision; a new set needs a new list."
 
 
-def _sha256(path: Path) -> str:
+def _sha256(where: Place, path: str) -> str:
     """Return the SHA-256 of a file, and "" where there is none to be read."""
-    if not path.is_file():
+    if not isinstance(where, Path):
+        return hashlib.sha256(places.read(where, path)).hexdigest()
+    if not (where / path).is_file():
         return ""
-    with path.open("rb") as file:
+    with (where / path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

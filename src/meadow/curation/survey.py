@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,9 @@ from meadow.curation import discovery, inspection, near_duplicates, overrides
 from meadow.curation.discovery import PhotoFile
 from meadow.curation.inspection import BadPhoto, GoodPhoto
 from meadow.errors import MeadowError
-from meadow.pipeline import parallel, splits
+from meadow.pipeline import parallel, places, splits
 from meadow.pipeline.image import Preprocessing
+from meadow.pipeline.places import Place
 
 LISTED = 20  # photos, or groups, named in the terminal; left_out.csv has them all
 
@@ -29,7 +29,7 @@ class Survey:
     """What is in a set of photos.
 
     Attributes:
-        folder: of the set.
+        where: the set's folder or bucket.
         files: all of them by path, labelled by their folders.
         dropped: those that data/overrides.csv drops.
         relabelled: how many it gives another label.
@@ -42,7 +42,7 @@ class Survey:
 
     """
 
-    folder: Path
+    where: Place
     files: Sequence[PhotoFile]
     dropped: Sequence[PhotoFile]
     relabelled: int
@@ -155,13 +155,13 @@ def survey(
         MeadowError: there is no set, or an override is wrong.
 
     """
-    folder, machines, p = Path(chosen.data.dir), chosen.runtime.machines, chosen.prepare
+    where, machines, p = places.place(chosen.data.dir), chosen.runtime.machines, chosen.prepare
     preprocessing = Preprocessing(p.size, p.resize)
-    files = discovery.find(folder)
-    taken, dropped = overrides.apply(folder, files)
+    files = discovery.find(where)
+    taken, dropped = overrides.apply(where, files)
     inspect = partial(
         inspection.inspect,
-        machines.path(folder),
+        machines.path(where),
         preprocessing=preprocessing,
         min_side=p.min_side,
     )
@@ -186,7 +186,7 @@ def survey(
         if first_labels.setdefault(group, photo.file.label) != photo.file.label
     }
     return Survey(
-        folder=folder,
+        where=where,
         files=files,
         dropped=dropped,
         relabelled=len(set(taken) - set(files)),

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from meadow.inference.classifier import Answer, Classifier
-from meadow.pipeline import manifest, parallel
+from meadow.pipeline import parallel, places
 from meadow.pipeline.manifest import Row
 from meadow.pipeline.parallel import Machines
+from meadow.pipeline.places import Place
 
 
 def answers(
-    model: Classifier, folder: Path, rows: Sequence[Row], machines: Machines
+    model: Classifier, where: Place, rows: Sequence[Row], machines: Machines
 ) -> Iterator[Answer]:
     """Yield the answer to each photo.
 
     Args:
         model: what is asked.
-        folder: of the photos.
+        where: the set's folder or bucket.
         rows: the photos, as prepare saw them.
         machines: where it is done.
 
@@ -25,9 +25,9 @@ def answers(
         MeadowError: a photo has changed since prepare.
 
     """
-    work = partial(_answer, model, machines.path(folder))
+    work = partial(_answer, model, machines.path(where))
     return parallel.ordered(work, rows, machines, title="evaluate")
 
 
-def _answer(model: Classifier, folder: Path, row: Row) -> Answer:
-    return model.predict(manifest.read_photo(folder / row.path, row.sha256))
+def _answer(model: Classifier, where: Place, row: Row) -> Answer:
+    return model.predict(places.read_as(where, row.path, row.sha256))

@@ -19,6 +19,7 @@ from meadow import params
 from meadow.errors import MeadowError, did_you_mean
 from meadow.evaluation import predictions
 from meadow.evaluation.predictions import Prediction
+from meadow.pipeline import places
 from meadow.storage import dvc_git
 
 WORKSPACE = "workspace"
@@ -172,11 +173,15 @@ class Revision:
         return answers
 
     def photo(self, answer: Prediction) -> bytes | None:
-        """Return the file of a photo, from DVC's cache or remote; None where neither has it."""
+        """Return the file of a photo, from DVC's cache, its remote or the set's bucket, or None."""
         if self._unreachable:
             return None
         try:
-            data = self._tracked(f"{self.parameters.get('data.dir')}/{answer.path}")
+            where = places.place(str(self.parameters.get("data.dir")))
+            if isinstance(where, Path):
+                data = self._tracked(f"{where}/{answer.path}")
+            else:
+                data = places.read(where, answer.path)
         except MeadowError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 self._unreachable.append(answer.path)

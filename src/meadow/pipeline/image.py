@@ -26,7 +26,7 @@ MIN_SIDE = 8  # px; below, there is nothing to see
 Image.MAX_IMAGE_PIXELS = REDUCED * MAX_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-Reason = Literal["format", "damaged", "too_small", "too_large"]
+Reason = Literal["format", "damaged", "too_small", "too_large", "link"]
 
 
 class PhotoError(ValueError):

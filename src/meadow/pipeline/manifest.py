@@ -6,7 +6,6 @@ the manifest. The test photos are not packed: evaluate reads their files.
 """
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
@@ -145,16 +144,3 @@ def write_csv(path: Path, header: Sequence[str], records: Iterable[Mapping[str, 
 
 def _rounded(value: object) -> object:
     return round(float(value), 8) if isinstance(value, float) else value
-
-
-def read_photo(file: Path, sha256: str) -> bytes:
-    """Read a photo's file.
-
-    Raises:
-        MeadowError: it is not the file that prepare saw, by its SHA-256.
-
-    """
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise MeadowError(f"{file} has changed since prepare. Run `dvc repro`.")
-    return data

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from meadow.errors import MeadowError
 from meadow.pipeline.cpu import cores
+from meadow.pipeline.places import Place
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,9 +32,9 @@ class Machines:
     workers: int = 0
     scheduler: str = ""
 
-    def path(self, path: Path) -> Path:
+    def path(self, path: Place) -> Place:
         """Return a path as these machines find it: others share the folder, and work elsewhere."""
-        return path.absolute() if self.scheduler else path
+        return path.absolute() if self.scheduler and isinstance(path, Path) else path
 
 
 HERE = Machines()

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from meadow.evaluation.predictions import Prediction
-from meadow.pipeline import manifest
+from meadow.pipeline import manifest, places
+from meadow.pipeline.places import Place
 from meadow.reporting import html
 from meadow.reporting.charts import Axis, Chart
 from meadow.reporting.contact_sheet import TILE, contact_sheet
@@ -20,12 +21,12 @@ TILES = 60  # misclassified photos on the contact sheet
 CLASSES = 12  # that a confusion matrix shows; of more, the pairs that are confused most
 
 
-def page(findings: Findings, photos: Path) -> str:
+def page(findings: Findings, photos: Place) -> str:
     """Return the report as HTML.
 
     Args:
         findings: what it tells.
-        photos: the folder of the photos.
+        photos: where they lie.
 
     Raises:
         MeadowError: a photo is not the one that was measured.
@@ -52,11 +53,11 @@ def page(findings: Findings, photos: Path) -> str:
     )
 
 
-def write_mistakes(file: Path, findings: Findings, photos: Path) -> None:
+def write_mistakes(file: Path, findings: Findings, photos: Place) -> None:
     """Draw the misclassified photos side by side as a PNG, the most confident answers first."""
     tiles = [
         (
-            html.thumbnail(manifest.read_photo(photos / answer.path, answer.sha256), TILE - 8),
+            html.thumbnail(places.read_as(photos, answer.path, answer.sha256), TILE - 8),
             f"{answer.label}, not\n{answer.predicted} ({answer.confidence:.0%})",
         )
         for answer in findings.mistakes[:TILES]
@@ -67,12 +68,12 @@ def write_mistakes(file: Path, findings: Findings, photos: Path) -> None:
     contact_sheet(tiles, title).save(file, "PNG")
 
 
-def _pictures(answers: Iterable[Prediction], photos: Path) -> list[Picture]:
+def _pictures(answers: Iterable[Prediction], photos: Place) -> list[Picture]:
     pictures = []
     for answer in answers:
         wrong = "" if answer.correct else f"labelled {answer.label}, "
         caption = f"{wrong}predicted {answer.predicted} ({answer.confidence:.0%})\n{answer.path}"
-        photo = manifest.read_photo(photos / answer.path, answer.sha256)
+        photo = places.read_as(photos, answer.path, answer.sha256)
         pictures.append(Picture.of(photo, answer.label, caption))
     return pictures
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from meadow import params
 from meadow.curation.inspection import BadPhoto, GoodPhoto
 from meadow.curation.survey import survey, two_labels
-from meadow.pipeline import atomic
+from meadow.pipeline import atomic, places
 from meadow.pipeline.hashing import hash_fraction
+from meadow.pipeline.places import Place
 from meadow.reporting import html
 from meadow.reporting.charts import Histogram
 from meadow.reporting.html import Picture, Table
@@ -51,7 +52,7 @@ def data_report(page: Path) -> None:
     counts = ", ".join(f"{count} {name!r}" for name, count in list(sizes.items())[:CHARTS])
     more = f" and {len(sizes) - CHARTS} more" if len(sizes) > CHARTS else ""
     print(
-        f"{photo_set.survey.folder}: {len(photo_set.photos)} of {len(photo_set.survey.files)} files"
+        f"{photo_set.survey.where}: {len(photo_set.photos)} of {len(photo_set.survey.files)} files"
         f" can be used: {counts}{more}."
     )
     for warning in photo_set.warnings:
@@ -61,15 +62,15 @@ def data_report(page: Path) -> None:
 
 def as_html(photo_set: PhotoSet) -> str:
     """Return the page."""
-    photos, folder = photo_set.photos, photo_set.survey.folder
+    photos, where = photo_set.photos, photo_set.survey.where
 
     def pictures(shown: Sequence[GoodPhoto], caption: Callable[[GoodPhoto], str]) -> list[Picture]:
-        return [_picture(folder, photo, caption(photo)) for photo in shown]
+        return [_picture(where, photo, caption(photo)) for photo in shown]
 
     by_area = sorted(photos, key=lambda photo: (photo.width * photo.height, photo.file.path))
     return html.render(
         "dataset_report.html",
-        title=f"Photos of {folder}",
+        title=f"Photos of {where}",
         photo_set=photo_set,
         near=len({photo.file.path for group in photo_set.duplicates for photo in group}),
         classes=_classes(photo_set),
@@ -115,12 +116,12 @@ def _alike(
 def _classes(photo_set: PhotoSet) -> Table:
     header = ["class", "photos", "short side, px", "file, KB", "brightness", "formats"]
     rows = []
-    for name, places in photo_set.by_class.items():
-        formats = Counter(photo_set.photos[i].format for i in places).most_common()
+    for name, members in photo_set.by_class.items():
+        formats = Counter(photo_set.photos[i].format for i in members).most_common()
         columns = (photo_set.short_side, photo_set.kilobytes, photo_set.brightness)
-        middles = [_middle(column[places]) for column in columns]
+        middles = [_middle(column[members]) for column in columns]
         listed = ", ".join(f"{count} {name}" for name, count in formats)
-        rows.append([name, str(len(places)), *middles, listed])
+        rows.append([name, str(len(members)), *middles, listed])
     return Table("Photos of each class", header, rows)
 
 
@@ -192,9 +193,9 @@ def _size(photo: GoodPhoto) -> str:
     return f"{photo.file.label}\n{photo.width} x {photo.height} px, {photo.size / 1000:.0f} KB"
 
 
-def _picture(folder: Path, photo: GoodPhoto, caption: str) -> Picture:
-    try:
-        data = (folder / photo.file.path).read_bytes()
-    except OSError:  # it was there a moment ago
-        data = None
-    return Picture.of(data, photo.file.label, f"{caption}\n{photo.file.path}".lstrip("\n"))
+def _picture(where: Place, photo: GoodPhoto, caption: str) -> Picture:
+    return Picture.of(
+        places.look(where, photo.file.path),
+        photo.file.label,
+        f"{caption}\n{photo.file.path}".lstrip("\n"),
+    )

@@ -1,26 +1,24 @@
 """The remote that keeps every version: an S3 bucket, reached with the settings that DVC uses."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import uuid4
 
-import botocore.config
-import botocore.session
 from botocore import exceptions
-from botocore.parsers import ResponseParserError
 from dvc.config import ConfigError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from meadow.errors import MeadowError
+from meadow.pipeline import s3
 from meadow.pipeline.ports import ask_directly
+from meadow.pipeline.s3 import Advice
 from meadow.storage.local_config import LOCAL
 
-TIMEOUT = 5  # seconds without a byte
 PIECE = 2**20  # bytes of an object in memory
 SKEW = timedelta(minutes=5)  # S3 refuses 15
 
@@ -68,7 +66,7 @@ class Remote:
                     )
                 ask_directly(settings.get("endpointurl", ""))
                 remote = repo.cloud.get_remote(name)
-                client = _client(remote.fs.fs_args)
+                client = s3.client(remote.fs.fs_args)
         except ConfigError as error:
             raise MeadowError(
                 f"{error}. Mend .dvc/config or {LOCAL}: url is s3://BUCKET/dvc, the"
@@ -190,107 +188,21 @@ class Remote:
             )
         return f"{difference.total_seconds():.0f} s apart"
 
-    @contextmanager
-    def _explained(self, action: str) -> Iterator[None]:
+    def _explained(self, action: str) -> AbstractContextManager[None]:
         local = f"`dvc remote modify --local {self.name}"
-        try:
-            yield
-        except exceptions.ClientError as error:
-            raise MeadowError(self._refusal(error, action, local)) from None
-        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
-            raise MeadowError(
-                f"there are no keys for {self.endpoint}. Run `make minio`, or fill in"
-                f" {LOCAL}.example and save it as {LOCAL}, or set AWS_ACCESS_KEY_ID and"
-                " AWS_SECRET_ACCESS_KEY."
-            ) from None
-        except exceptions.SSLError as error:
-            raise MeadowError(
-                f"the certificate of {self.endpoint} is not trusted: {_last(error)}. Run {local}"
-                " ssl_verify /path/to/ca.pem` with the file of its CA."
-            ) from None
-        except exceptions.ReadTimeoutError:
-            raise MeadowError(
-                f"{self.endpoint} fell silent for {TIMEOUT} s when asked to {action}. Run this"
-                " again; if it stays so, see the server's log."
-            ) from None
-        except exceptions.ProxyConnectionError as error:
-            raise MeadowError(
-                f"{self.endpoint} cannot be reached: {error}. Set http_proxy and https_proxy to"
-                " http://HOST:PORT, or name the server's host in NO_PROXY."
-            ) from None
-        except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-            raise MeadowError(
-                f"nothing answers at {self.endpoint}: {_last(error)}. Start it with `make minio`,"
-                f" or run {local} endpointurl URL` with the right URL."
-            ) from None
-        except (exceptions.BotoCoreError, ResponseParserError, OSError, KeyError) as error:
-            raise MeadowError(
-                f"{self.endpoint} does not answer as S3 does: {error}. Run {local} endpointurl URL`"
-                " with the right URL."
-            ) from None
-
-    def _refusal(self, error: exceptions.ClientError, action: str, local: str) -> str:
-        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]
-        match code:
-            case "NoSuchBucket":
-                return (
-                    f"there is no bucket {self.bucket!r} at {self.endpoint}. `make minio` makes it;"
-                    f" or run {local} url s3://BUCKET/dvc` with the right name."
-                )
-            case "InvalidAccessKeyId":
-                return (
-                    f"{self.endpoint} does not know the access key. Run {local} access_key_id ID`,"
-                    " or set AWS_ACCESS_KEY_ID."
-                )
-            case "SignatureDoesNotMatch":
-                return (
-                    f"{self.endpoint} refuses the secret key. Run {local} secret_access_key KEY`,"
-                    " or set AWS_SECRET_ACCESS_KEY."
-                )
-            case "AccessDenied" | "AllAccessDisabled":
-                return (
-                    f"the key may not {action} in bucket {self.bucket!r} at {self.endpoint}. Ask"
-                    f" its owner for the right, or run {local} access_key_id ID` with another key."
-                )
-            case "RequestTimeTooSkewed":
-                return "this machine's clock is off the server's: `timedatectl set-ntp true`."
-            case "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded":
-                return (
-                    f"the disk of {self.endpoint} is full. Nothing is lost here: make room there,"
-                    " then run this again."
-                )
-        advice = (
-            "Run this again; if it stays so, see the server's log."
-            if status["HTTPStatusCode"] >= 500
-            else f"Is it S3? Run {local} endpointurl URL`."
+        endpoint = f"Run {local} endpointurl URL` with the right URL."
+        advice = Advice(
+            bucket=f"`make minio` makes it; or run {local} url s3://BUCKET/dvc` with the right"
+            " name.",
+            endpoint=endpoint,
+            silent=f"Start it with `make minio`, or run {local} endpointurl URL` with the right"
+            " URL.",
+            key=f"Run {local} access_key_id ID`, or set AWS_ACCESS_KEY_ID.",
+            secret=f"Run {local} secret_access_key KEY`, or set AWS_SECRET_ACCESS_KEY.",
+            other_key=f"Ask its owner for the right, or run {local} access_key_id ID` with another"
+            " key.",
+            no_keys=f"Run `make minio`, or fill in {LOCAL}.example and save it as {LOCAL}, or set"
+            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            authority=f"Run {local} ssl_verify /path/to/ca.pem` with the file of its CA.",
         )
-        return (
-            f"{self.endpoint} answers {status['HTTPStatusCode']} {code} to {action}:"
-            f" {error.response['Error'].get('Message', '')} {advice}"
-        )
-
-
-def _client(arguments: dict[str, Any]) -> Any:
-    """Return a client with the keys and settings that DVC gives to s3fs, that gives up early."""
-    session = botocore.session.Session(profile=arguments.get("profile"))
-    return session.create_client(
-        "s3",
-        use_ssl=arguments.get("use_ssl", True),
-        config=botocore.config.Config(
-            connect_timeout=TIMEOUT,
-            read_timeout=TIMEOUT,
-            retries={"total_max_attempts": 1},
-            # Else botocore 1.43 trips over a server's error about a damaged object.
-            response_checksum_validation="when_required",
-            s3=arguments.get("config_kwargs", {}).get("s3"),
-        ),
-        aws_access_key_id=arguments.get("key"),
-        aws_secret_access_key=arguments.get("secret"),
-        aws_session_token=arguments.get("token"),
-        **arguments.get("client_kwargs", {}),
-    )
-
-
-def _last(error: Exception) -> str:
-    """Return the innermost reason of an error of botocore, which wraps it twice."""
-    return str(error).rpartition(": ")[2].strip("')>\"")
+        return s3.explained(self.endpoint, self.bucket, action, advice)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dvc.ignore import DvcIgnorePatterns
 
-from meadow.curation.litter import LITTER, is_litter
+from meadow.pipeline.litter import LITTER, is_litter
 
 DVCIGNORE = (Path(__file__).parents[2] / ".dvcignore").read_text("utf-8").splitlines()
 NAMES = {
