@@ -1,6 +1,14 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 
+from meadow.errors import MeadowError
 from meadow.training.group import Group, _combined, _subtrees, tree_sum
 
 NUMBERS = torch.randn(24, 50, generator=torch.Generator().manual_seed(0))
@@ -52,3 +60,50 @@ def test_without_others_there_is_nothing_to_exchange() -> None:
     assert (group.size, group.writes) == (1, True)
     assert group.summed(numbers, 3)[0] is numbers[0]
     assert group.newest("state", 4) == "state"
+
+
+def together(rank: int, folder: str) -> None:
+    """Run in a process of two; what is wrong is an error there, and so in the test."""
+    os.environ["LOCAL_RANK"] = str(rank)
+    os.environ["GLOO_SOCKET_IFNAME"] = next(n for _, n in socket.if_nameindex() if n[:2] == "lo")
+    store = dist.FileStore(f"{folder}/store", 2)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    group = Group()
+    leaves = [[row[:21].view(3, 7), row[21:].bfloat16().float()] for row in NUMBERS[:5]]
+    expected = tree_sum(iter(leaves), 5)
+    mine = [leaves[i] for i in group.leaves(5)]
+    sums = group.summed(tree_sum(iter(mine), len(mine)), 5)
+    assert all(torch.equal(a, b) for a, b in zip(sums, expected, strict=True))
+
+    one = [torch.zeros(3, 7), torch.zeros(29)] if rank else leaves[0]
+    sums = group.summed(one, 1)  # the second has no leaf
+    assert all(torch.equal(a, b) for a, b in zip(sums, leaves[0], strict=True))
+
+    rows = NUMBERS[2:3] if rank else NUMBERS[:2]
+    assert torch.equal(group.concatenated(rows, [2, 1]), NUMBERS[:3])
+    assert torch.equal(group.concatenated(NUMBERS[:2], [2, 0]), NUMBERS[:2])
+    assert group.newest({"weights": NUMBERS[rank]}, epochs=rank)["weights"].equal(NUMBERS[1])
+    assert group.newest(rank, epochs=3) == rank
+    tensors = [NUMBERS[rank].clone(), torch.tensor(rank)]
+    group.equal(tensors)
+    assert tensors[0].equal(NUMBERS[0])
+    assert tensors[1] == 0
+    assert group.writes == (rank == 0)
+    group.agree("the same")
+    with pytest.raises(MeadowError, match="train different things"):
+        group.agree(f"run {rank}")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_processes_have_what_one_has(tmp_path: Path) -> None:
+    """Sums to the bit, rows in order, the state that is farthest, the first one's values."""
+    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for run in runs:
+        _, said = run.communicate(timeout=100)
+        assert run.returncode == 0, said
+
+
+if __name__ == "__main__":
+    together(int(sys.argv[1]), sys.argv[2])
