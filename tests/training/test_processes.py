@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,8 +74,12 @@ def epochs_of(folder: Path, run: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_number_of_processes_changes_no_byte(prepared: Path, set_params: SetParams) -> None:
-    """Of model and curves; four have a shard each, and two of them no val photo more."""
+def test_the_number_of_processes_changes_no_byte(
+    prepared: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of model and curves; four have a shard each. Nothing else is left."""
+    (prepared / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(prepared / "temporary"))
     train()
     alone = outs()
     for number in (2, 4):
@@ -83,6 +88,7 @@ def test_the_number_of_processes_changes_no_byte(prepared: Path, set_params: Set
 
         assert outs() == alone
         assert not list(Path("cache/checkpoints").iterdir())
+        assert not list(Path("temporary").iterdir())
 
 
 @pytest.mark.slow

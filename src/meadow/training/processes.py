@@ -8,6 +8,7 @@ again from the last epoch.
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from threading import Event
 import psutil
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -86,7 +87,8 @@ def train(
         max_restarts=RESTARTS,
     )
     threads = max(1, cores(runtime.workers) // runtime.processes)
-    with _logged(checkpoint, log), _signals():
+    with tempfile.TemporaryDirectory() as logs, _logged(checkpoint, log), _signals():
+        config.logs_specs = DefaultLogsSpecs(logs)
         try:
             errors = elastic_launch(config, _worker)(p, head, checkpoint, device, threads, here)
         except ChildFailedError as failed:
