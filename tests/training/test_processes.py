@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -150,6 +151,28 @@ def test_without_a_machine_that_died_the_others_go_on(
     assert not psutil.wait_procs(orphans, timeout=LONG)[1]
     assert "Traceback" in said, "it was killed too late"
     assert outs() == alone
+
+
+@pytest.mark.slow
+def test_without_the_machine_of_the_rendezvous_the_others_say_so(
+    prepared: Path, set_params: SetParams
+) -> None:
+    """And how to go on: each has the last epoch in its own cache."""
+    set_params(
+        train={"finetune": {"epochs": 300, "patience": 300}},
+        runtime={"nodes": 2, "rendezvous": f"127.0.0.1:{free_port()}"},
+    )
+    other = machine(prepared)
+    with stage(prepared) as one:
+        time.sleep(1)  # it is the host of the rendezvous
+        with stage(other) as two:
+            epochs_of(other, two)
+            one.kill()
+            _, said = two.communicate(timeout=LONG)
+
+    assert two.returncode == 1
+    assert re.search(r"error: .*127\.0\.0\.1:\d+ does not answer.*run it again to go on", said)
+    assert list((other / "cache/checkpoints").glob("*.pt"))
 
 
 @pytest.mark.slow
