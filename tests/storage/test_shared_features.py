@@ -1,8 +1,12 @@
 """Shards of features: none is read by half, and what is damaged is not read at all."""
 
+import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,12 @@ import numpy as np
 import pytest
 from clones import attempt, copied, runner, surroundings
 from ruamel.yaml import YAML
-from servers import BUCKET, Server, meadow, point
+from servers import BUCKET, Server, meadow, point, small_project
 
 from meadow.pipeline import manifest
 from meadow.pipeline.manifest import Row
 from meadow.storage import shared_features
+from meadow.storage.s3_remote import Remote
 from meadow.training import feature_table
 
 NETWORK = "0" * 64
@@ -50,8 +55,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a set of 6 photos, of which "1" to "5" are learned from, and shards of two photos."""
     monkeypatch.setenv("MEADOW_CACHE", str(tmp_path))
     monkeypatch.setattr(shared_features, "ROWS", 2)
-    rows = [Row(str(i), "a", "train", "", "", str(i), 1, 1, 1) for i in range(1, 6)]
-    rows.append(Row("6", "a", "test", "", "", "6", 1, 1, 1))
+    rows = [*train("12345"), Row("6", "a", "test", "", "", "6", 1, 1, 1)]
+    prepared(monkeypatch, rows)
+
+
+def train(keys: Iterable[str]) -> list[Row]:
+    return [Row(key, "a", "train", "", "", key, 1, 1, 1) for key in keys]
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch, rows: list[Row]) -> None:
     ready = manifest.Prepared(["a"], None, rows)  # type: ignore[arg-type]
     monkeypatch.setattr(manifest, "load", lambda: ready)
 
@@ -62,7 +74,7 @@ def vectors(key: str) -> tuple[bytes, bytes]:
     return numbers[:3].tobytes(), numbers[3:].tobytes()
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, keys: str = "") -> Path:
+def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, keys: Iterable[str] = "") -> Path:
     """Go to another machine, which knows some photos; return its table."""
     monkeypatch.setenv("MEADOW_CACHE", str(folder))
     file = feature_table.path(NETWORK)
@@ -82,7 +94,7 @@ def fetch(store: Any, file: Path) -> tuple[int, list[str]]:
         return shared_features.fetch(store, file.stem, table)
 
 
-def expected(keys: str) -> dict[str, tuple[bytes, bytes]]:
+def expected(keys: Iterable[str]) -> dict[str, tuple[bytes, bytes]]:
     return {key: vectors(key) for key in keys}
 
 
@@ -245,3 +257,72 @@ def test_a_colleagues_probe_computes_nothing(first_run: Path, tmp_path: Path) ->
     assert alone.returncode == 0
     assert "no features come from the remote: nothing answers" in alone.stderr
     assert (clone / "models/classifier/model.onnx").read_bytes() == model
+
+
+SHARING = """
+import sys
+from meadow.pipeline import manifest
+from meadow.storage import shared_features
+from meadow.storage.s3_remote import Remote
+from meadow.storage.s3_remote import Remote
+shared_features.ROWS = 2
+rows = [manifest.Row(k, "a", "train", "", "", k, 1, 1, 1) for k in sys.argv[1:]]
+manifest.load = lambda: manifest.Prepared(["a"], None, rows)
+store = Remote.load()
+print(flush=True)
+sys.stdin.readline()
+shared_features.push(store)
+"""
+
+
+@pytest.fixture(scope="module")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server, whose program is in the cache of before the tests here have their own."""
+    server = Server(tmp_path_factory.mktemp("minio"))
+    try:
+        server.client().create_bucket(Bucket=BUCKET)
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+def test_two_clones_that_share_at_once_lose_nothing(
+    minio: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With sets of which a half is the same, while a third reads; all read what was computed."""
+    sets = [[str(i) for i in range(first, first + 40)] for first in (0, 20)]
+    union = expected([*sets[0], *sets[1]])
+    with ExitStack() as stack:
+        runs = []
+        for name, keys in zip("ab", sets, strict=True):
+            machine(monkeypatch, tmp_path / f"cache-{name}", keys)
+            run = subprocess.Popen(
+                [sys.executable, "-c", SHARING, *keys],
+                cwd=small_project(tmp_path / name, minio.endpoint),
+                env={**os.environ, "MEADOW_CACHE": str(tmp_path / f"cache-{name}")},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            runs.append(stack.enter_context(run))
+        assert [run.stdout and run.stdout.readline() for run in runs] == ["\n", "\n"]
+        monkeypatch.chdir(tmp_path / "a")
+        store, reader = Remote.load(), machine(monkeypatch, tmp_path / "cache-c")
+        for run in runs:
+            assert run.stdin is not None
+            run.stdin.close()  # now
+        while any(run.poll() is None for run in runs):
+            assert fetch(store, reader)[1] == []
+            assert content(reader).items() <= union.items()
+    fetch(store, reader)
+    shards = store.sizes("features/")
+    late = machine(monkeypatch, tmp_path / "cache-d")
+
+    assert [run.returncode for run in runs] == [0, 0]
+    assert fetch(store, late) == (60, [])
+    assert content(reader) == content(late) == union
+    machine(monkeypatch, tmp_path / "cache-a")
+    prepared(monkeypatch, train(sets[0]))
+    shared_features.push(store)
+    assert store.sizes("features/") == shards  # nothing is left to push
