@@ -65,7 +65,7 @@ def _parser(prefix: Path) -> argparse.ArgumentParser:
     options = ("source", "merge_splits", "labels", "columns", "encoding", "add")
     take = _call("commands.photo_set:take", *options)
     command = data("import", take, "your own: a folder or zip, one folder per class")
-    command.add_argument("source", type=path, metavar="DIR|ZIP")
+    command.add_argument("source", type=source, metavar="DIR|ZIP|s3://...")
     layout = command.add_mutually_exclusive_group()
     layout.add_argument(
         "--merge-splits", action="store_true", help="make one set of train/CLASS, test/CLASS, ..."

@@ -13,6 +13,7 @@ from servers import KEY, SECRET, Server
 from toys import SetParams, encoded, photo
 
 from meadow import params
+from meadow.commands import importing
 from meadow.curation import discovery, inspection, overrides
 from meadow.errors import MeadowError
 from meadow.pipeline import manifest, places
@@ -83,6 +84,21 @@ def test_prepare_gives_the_bytes_that_a_local_folder_gives(
     assert of_bucket == contents(manifest.FOLDER)
 
 
+def test_an_import_takes_what_lies_in_the_bucket(
+    bucket: str, server: Server, toy_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As from a folder: no litter, no mark of a folder, and only new photos with --add."""
+    importing.import_set(here(), tmp_path / "set")
+    assert discovery.find(tmp_path / "set") == discovery.find(toy_set)
+    for file in discovery.find(toy_set):
+        assert (tmp_path / "set" / file.path).read_bytes() == (toy_set / file.path).read_bytes()
+
+    server.client().put_object(Bucket=bucket, Key="set/gold/new.jpg", Body=encoded(photo(77)))
+    importing.import_set(here(), tmp_path / "set", add=True)
+    assert (tmp_path / "set/gold/new.jpg").read_bytes() == encoded(photo(77))
+    assert "33 files in 2 classes, 1 of them new" in capsys.readouterr().out
+
+
 def test_dvc_sees_a_replaced_photo_and_evaluate_refuses_it(bucket: str, server: Server) -> None:
     """The lock has the ETags of the listing; what is read is judged by its SHA-256."""
     Path("dvc.yaml").write_text("stages: {see: {cmd: 'true', deps: ['${data.dir}']}}")
@@ -143,8 +159,11 @@ def test_what_is_wrong_is_said_in_one_sentence(
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("s3://no-such-bucket/set", "there is no bucket 'no-such-bucket' at .* Correct data.dir"),
-        ("s3://{}/empty", "there are no photos at s3://.*/empty. Correct data.dir"),
+        (
+            "s3://no-such-bucket/set",
+            "there is no bucket 'no-such-bucket' at .* Correct the",
+        ),
+        ("s3://{}/empty", "there are no photos at s3://.*/empty. Correct the address"),
         ("gs://{}/set", "is in no S3 bucket|settings of gs://"),
         ("s3://", "is in no S3 bucket"),
     ],

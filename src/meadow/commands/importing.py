@@ -19,6 +19,7 @@ from meadow.errors import MeadowError
 from meadow.pipeline import atomic
 from meadow.pipeline.formats import SUFFIXES
 from meadow.pipeline.image import MAX_BYTES
+from meadow.pipeline.places import Place
 
 MAX_SET = 200_000_000_000  # bytes, unpacked
 MAX_RATIO = 100  # unpacked to packed; photos are compressed already and stay near 1
@@ -27,7 +28,7 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 def import_set(
-    source: Path,
+    source: Place,
     target: Path,
     *,
     merge_splits: bool = False,
@@ -42,7 +43,8 @@ def import_set(
     the class folders and is no photo, is left behind.
 
     Args:
-        source: a folder or a .zip file. Links in a folder are followed as long as they stay in it.
+        source: a folder, a .zip file or a bucket. Links in a folder are followed as long as they
+            stay in it.
         target: the set's new folder, written whole or not at all; replaced if there is one.
         merge_splits: the class folders lie in splits (train, test), which become one set.
         labels: a file with the label of each photo, wherever the photo lies.
@@ -55,7 +57,8 @@ def import_set(
             oversized archive, a link that leads out, or what `discovery.check` refuses.
 
     """
-    check_apart(source, target)
+    if isinstance(source, Path):
+        check_apart(source, target)
     try:
         known = discovery.find(target) if add else []
         classes = {file.label for file in known}
@@ -91,7 +94,7 @@ def import_set(
     _warn("left behind, as they are in no class", [entry.path for entry in behind])
 
 
-def _add(source: Path, files: Sequence[Entry], target: Path) -> int:
+def _add(source: Place, files: Sequence[Entry], target: Path) -> int:
     part, _ = atomic.beside(target)
     atomic.remove(part)
     try:
@@ -128,7 +131,7 @@ def check_apart(source: Path, target: Path) -> None:
 
 
 def _arranged(
-    source: Path,
+    source: Place,
     entries: list[Entry],
     merge_splits: bool,
     labels: Path | None,
@@ -160,13 +163,15 @@ def _arranged(
     return entries, beside
 
 
-def _write(source: Path, entries: Sequence[Entry], folder: Path) -> None:
+def _write(source: Place, entries: Sequence[Entry], folder: Path) -> None:
     """Write the files; sizes are counted on the way, because an archive may lie about them."""
     total = 0
     limit = MAX_SET
-    if source.is_file():  # a small archive of blank pictures packs well, and is no bomb
+    # A small archive of blank pictures packs well, and is no bomb.
+    if isinstance(source, Path) and source.is_file():
         limit = min(MAX_SET, max(MAX_BYTES, MAX_RATIO * source.stat().st_size))
-    for entry in tqdm(entries, desc="import", unit="photo", disable=None):
+    ahead = sources.ahead(source, entries)
+    for entry in tqdm(ahead, "import", len(entries), unit="photo", disable=None):
         path = folder / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)
         size = 0

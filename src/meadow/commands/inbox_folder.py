@@ -17,6 +17,7 @@ from meadow.commands.sources import Entry
 from meadow.curation import discovery
 from meadow.errors import MeadowError
 from meadow.pipeline import atomic
+from meadow.pipeline.places import Place
 
 LABELS = "labels.csv"
 HEADER = ["photo", "label"]
@@ -99,14 +100,14 @@ def labels(folder: Path) -> dict[str, str]:
     return {row[0]: row[1] for row in rows[1:]}
 
 
-def labels_of(source: Path, entries: Sequence[Entry]) -> Path | None:
+def labels_of(source: Place, entries: Sequence[Entry]) -> Path | None:
     """Return the labels of an inbox, where a source is one."""
     names = {entry.path for entry in entries}
     beside = any(NAME.fullmatch(name) and f"{Path(name).stem}.json" in names for name in names)
-    return source / LABELS if LABELS in names and beside else None
+    return Path(str(source), LABELS) if LABELS in names and beside else None
 
 
-def placed(source: Path, entries: Sequence[Entry], labelled: Sequence[Entry]) -> list[Entry]:
+def placed(source: Place, entries: Sequence[Entry], labelled: Sequence[Entry]) -> list[Entry]:
     """Lay labelled photos that were not drawn by chance where they are trained on alone.
 
     Args:

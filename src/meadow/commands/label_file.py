@@ -12,6 +12,7 @@ from meadow.commands.sources import Entry
 from meadow.curation import discovery
 from meadow.errors import MeadowError
 from meadow.pipeline.litter import is_litter
+from meadow.pipeline.places import Place
 
 LABEL = ("label", "class", "class_name", "category", "breed", "species", "target")  # usual names
 Index = Mapping[str, Sequence[str]]  # from the end of a path to the photos that it fits
@@ -19,7 +20,7 @@ Record = dict[str, Any]
 
 
 def labelled(
-    source: Path, entries: Sequence[Entry], file: Path, columns: Sequence[str] | None
+    source: Place, entries: Sequence[Entry], file: Path, columns: Sequence[str] | None
 ) -> tuple[list[Entry], list[Entry]]:
     """Sort photos into class folders by a table of labels.
 
@@ -92,7 +93,7 @@ def _fitting(index: Index, name: str) -> Sequence[str]:
     return next((index[tail] for tail in _tails(name) if tail in index), ())
 
 
-def _texts(source: Path, entries: Sequence[Entry], file: Path) -> list[str]:
+def _texts(source: Place, entries: Sequence[Entry], file: Path) -> list[str]:
     """Read the table, or all of its name in the source: Roboflow has one in each split."""
     if file.is_file():
         tables = [file.read_bytes()]

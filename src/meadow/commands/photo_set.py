@@ -6,6 +6,7 @@ from pathlib import Path
 
 from meadow import params
 from meadow.errors import MeadowError
+from meadow.pipeline import places
 from meadow.storage import dvc_git
 
 
@@ -24,14 +25,14 @@ def fetch(source: Path | None) -> None:
 
 
 def take(
-    source: Path,
+    source: str,
     merge_splits: bool,
     labels: Path | None,
     columns: tuple[str, str] | None,
     encoding: str | None,
     add: bool,
 ) -> None:
-    """Take a folder or zip; see `importing.import_set`.
+    """Take a folder, zip or bucket; see `importing.import_set`.
 
     Raises:
         MeadowError: it is the set itself, or photos would be lost.
@@ -39,11 +40,11 @@ def take(
     """
     from meadow.commands import importing  # with charset-normalizer: 0.05 s
 
-    folder = where()
-    if source.resolve().is_relative_to(folder.resolve()):
+    folder, source_place = where(), places.place(source)
+    if isinstance(source_place, Path) and source_place.resolve().is_relative_to(folder.resolve()):
         raise MeadowError(f"{source} is the set itself. Track its changes: `dvc add {folder}`.")
     make = partial(
-        importing.import_set, source,
+        importing.import_set, source_place,
         merge_splits=merge_splits, labels=labels, columns=columns, encoding=encoding, add=add,
     )  # fmt: skip
     _track(make, replace=not add)

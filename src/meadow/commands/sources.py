@@ -1,23 +1,31 @@
-"""What a photo set is imported from: the files of a folder, or the members of a .zip file."""
+"""What a photo set is imported from: the files of a folder, a .zip file or a bucket."""
 
 import io
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from zipfile import ZipFile
 
 from meadow.commands import zip_names
 from meadow.curation.names import listed
 from meadow.errors import MeadowError
 from meadow.pipeline import places
+from meadow.pipeline.image import MAX_BYTES
 from meadow.pipeline.litter import is_litter
+from meadow.pipeline.parallel import in_order
+from meadow.pipeline.places import Place
+
+if TYPE_CHECKING:
+    from meadow.pipeline.bucket import Bucket
 
 CHUNK = 1 << 20
+AHEAD = 8  # objects of a bucket that are fetched or wait
 LINK = "a link. Pack the files that links lead to: `zip` does, unless it is run with --symlinks."
 ENCRYPTED = "encrypted. Unpack it with its password and `meadow data import` the folder."
 LEADS_OUT = (
@@ -38,7 +46,7 @@ class Entry:
         """Return the names, with forward slashes between them."""
         return "/".join(self.parts)
 
-    def chunks(self, source: Path) -> Iterator[bytes]:
+    def chunks(self, source: Place) -> Iterator[bytes]:
         """Read the file in pieces.
 
         Raises:
@@ -52,7 +60,7 @@ class Entry:
             with self.open() as file:
                 while chunk := file.read(CHUNK):
                     yield chunk
-        except PermissionError:
+        except (PermissionError, MeadowError):
             raise
         except Exception as error:  # zipfile and its codecs raise a dozen types on damaged bytes
             raise MeadowError(
@@ -62,11 +70,11 @@ class Entry:
 
 
 @contextmanager
-def opened(source: Path, encoding: str | None) -> Iterator[list[Entry]]:
+def opened(source: Place, encoding: str | None) -> Iterator[list[Entry]]:
     """Give what is in the source but for litter.
 
     Args:
-        source: a folder or a .zip file.
+        source: a folder, a .zip file or a bucket.
         encoding: of names in the archive, see `zip_names.decoded`.
 
     Raises:
@@ -74,19 +82,44 @@ def opened(source: Path, encoding: str | None) -> Iterator[list[Entry]]:
             archive.
 
     """
-    if source.is_dir():
+    if not isinstance(source, Path):
+        paths, _ = places.listing(source)
+        yield [Entry(tuple(path.split("/")), partial(_object, source, path)) for path in paths]
+    elif source.is_dir():
         root = source.resolve()
         yield list(_in_folder(root, (), (root,)))
     elif not source.exists():
         raise MeadowError(
             f"there is no {source}. `meadow data import` takes a folder with one folder per class,"
-            " or a .zip file of it."
+            " a .zip file of it, or s3://BUCKET/FOLDER."
         )
     elif not source.is_file():
         raise MeadowError(f"{source} is neither a folder nor a .zip file. Give one of them.")
     else:
         with _archive(source) as archive:
             yield _in_archive(source, archive, encoding)
+
+
+def ahead(source: Place, entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield the files; of a bucket some are fetched ahead into memory.
+
+    Raises:
+        MeadowError: see `Entry.chunks`.
+
+    """
+    if isinstance(source, Path):
+        yield from entries
+        return
+
+    def fetched(entry: Entry) -> Entry:
+        return Entry(entry.parts, partial(io.BytesIO, b"".join(entry.chunks(source))))
+
+    with ThreadPoolExecutor(AHEAD) as pool:
+        yield from in_order(pool, fetched, entries, window=AHEAD)
+
+
+def _object(bucket: "Bucket", path: str) -> IO[bytes]:
+    return io.BytesIO(bucket.read(path, MAX_BYTES))
 
 
 def _in_folder(root: Path, parts: tuple[str, ...], above: tuple[Path, ...]) -> Iterator[Entry]:

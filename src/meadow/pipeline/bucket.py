@@ -152,8 +152,7 @@ class Bucket:
         )
         endpoint = setting("endpointurl", "AWS_ENDPOINT_URL")
         return s3.Advice(
-            bucket=f"Correct data.dir in params.yaml, which is {self.url}; or {endpoint} with"
-            " another server's URL.",
+            bucket=f"Correct the address {self.url}, or {endpoint} with another server's URL.",
             endpoint=f"Correct its URL: {endpoint}.",
             silent=f"Start it, or correct its URL: {endpoint}.",
             key=f"Correct it: {key}.",

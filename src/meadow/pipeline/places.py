@@ -63,8 +63,8 @@ def listing(where: Place) -> tuple[list[str], set[str]]:
             paths.append(path)
     if not paths:
         raise MeadowError(
-            f"there are no photos at {where}. Correct data.dir in params.yaml, or copy a set with"
-            " one folder per class there."
+            f"there are no photos at {where}. Correct the address, or copy a set with one folder"
+            " per class there."
         )
     paths.sort()
     return paths, {path.partition("/")[0] for path in paths if "/" in path}
