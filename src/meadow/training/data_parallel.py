@@ -30,7 +30,7 @@ from meadow.training.group import Group, tree_sum
 
 SHARD = 16  # photos
 FEW = 4  # shards of a small batch, for as many cores; of 8 photos or less each is a little slower
-LARGEST = 4096  # photos that a GPU computes at once, if its memory holds them
+LARGEST = 512  # photos that a GPU computes at once, if its memory holds them
 R = TypeVar("R")
 S = TypeVar("S")
 
