@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from meadow.errors import MeadowError
+from meadow.training.data_parallel import DataParallel
 from meadow.training.group import Group, _combined, _subtrees, tree_sum
 
 NUMBERS = torch.randn(24, 50, generator=torch.Generator().manual_seed(0))
@@ -62,6 +64,35 @@ def test_without_others_there_is_nothing_to_exchange() -> None:
     assert group.newest("state", 4) == "state"
 
 
+def alone() -> Group:
+    """Return the group of a process that is alone, wherever it is."""
+    group = Group()
+    group.rank, group.size = 0, 1
+    return group
+
+
+def learned(group: Group, photos: int) -> list[torch.Tensor]:
+    """Return gradients, buffers, loss and outputs of a step with batch norm and dropout."""
+    torch.manual_seed(0)
+    pixels = torch.randn(photos, 6)
+    network = nn.Sequential(
+        nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Dropout(0.3), nn.Linear(5, 3, bias=False)
+    )
+    replicas = DataParallel(network, 2, group=group)
+    share = replicas.share(photos)
+
+    def loss(net: nn.Module, part: slice) -> torch.Tensor:
+        assert share.start <= part.start < part.stop <= share.stop
+        total: torch.Tensor = net(pixels[part]).square().sum()
+        return total
+
+    mean = replicas.backward(photos, loss, 5)
+    outputs = replicas.outputs(photos, lambda net, part: net(pixels[part]))
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert len(gradients) == 5
+    return [mean, outputs, *gradients, *network.buffers()]
+
+
 def together(rank: int, folder: str) -> None:
     """Run in a process of two; what is wrong is an error there, and so in the test."""
     os.environ["LOCAL_RANK"] = str(rank)
@@ -92,6 +123,8 @@ def together(rank: int, folder: str) -> None:
     group.agree("the same")
     with pytest.raises(MeadowError, match="train different things"):
         group.agree(f"run {rank}")
+    for photos in (40, 10):  # three shards, or one: then the second process has none
+        assert all(map(torch.equal, learned(group, photos), learned(alone(), photos)))
     dist.barrier()
     dist.destroy_process_group()
 

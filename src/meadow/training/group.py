@@ -57,8 +57,8 @@ class Group:
             return list(parts)
         sizes = [part.numel() for part in parts]
         length = -(-sum(sizes) // self.size)
-        flat = torch.cat([part.flatten() for part in parts])
-        flat = torch.nn.functional.pad(flat, (0, length * self.size - len(flat)))
+        flat = parts[0].new_empty(length * self.size)
+        torch.cat([part.flatten() for part in parts], out=flat[: sum(sizes)])
         received = torch.empty_like(flat)
         dist.all_to_all_single(received, flat)
         dist.all_gather_single(flat, _combined(received.view(self.size, length), count))
