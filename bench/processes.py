@@ -6,7 +6,6 @@ python bench/processes.py memory [GB]
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,55 +19,57 @@ from torch import Tensor, nn
 from meadow import params
 from meadow.commands.synthetic import draw_demo
 from meadow.experiments import recipes
+from meadow.pipeline import manifest
 from meadow.pipeline.manifest import Photos
 from meadow.pipeline.shards import MOST, Pixels
-from meadow.training import finetune
+from meadow.prepare import prepare
+from meadow.training import finetune, starting
+from meadow.training import processes as parallel
 from meadow.training.data_parallel import DataParallel
+from meadow.training.device import CPU
+from meadow.training.weights import Weights
 
 ROOT = Path(__file__).parents[1]
-EPOCHS = 3
+EPOCHS = 4
 SIZE = 288
 
 
 def speed(arch: str, size: str, count: str, batch: str = "64") -> None:
-    """Print seconds of an epoch, val photos and checkpoint included, and of the whole stage."""
+    """Print the seconds of an epoch, val photos and checkpoint included."""
     with tempfile.TemporaryDirectory() as temporary:
         os.chdir(temporary)
         os.environ["MEADOW_CACHE"] = str(Path(temporary, "cache"))
-        Path("models/pretrained").mkdir(parents=True)
         shutil.copy(ROOT / "params.yaml", temporary)
         tuning = {"epochs": EPOCHS, "batch_size": int(batch), "frozen": 0.0}
         how = {"method": "finetune", "arch": arch, "weights": "none", "precision": "float32"}
         recipes.set_params({"prepare": {"size": int(size)}, "train": {**how, "finetune": tuning}})
         draw_demo(Path("data/raw"), round(int(count) / 0.7))
-        stage("prepare")
-        photos = len(Pixels(Path("data/prepared"), "train"))
-        print(f"{arch}, {size} px, {photos} photos, {batch} a step")
-        print("| processes x threads | s an epoch | s of the stage |\n|---|--:|--:|")
-        epochs = {}
-        for processes in (1, 2):
-            recipes.set_params({"runtime": {"workers": 2, "processes": processes}})
-            epochs[processes], whole = stage("train")
-            print(
-                f"| {processes} x {2 // processes} | {epochs[processes]:.2f} | {whole:.1f} |",
-                flush=True,
-            )
-        print(f"two processes have {epochs[1] / epochs[2]:.3f} of the speed of two threads")
+        prepare()
+        chosen, ready, none = params.load(), manifest.load(), Weights("none", "none")
+        p = chosen.train
+        checkpoint = finetune.checkpoint(p, none, ready)
+        _, network = starting.network(p, ready, none, None)
+        train, val = ready.photos("train"), ready.photos("val")
+        print(f"{arch}, {size} px, {len(train.rows)} + {len(val.rows)} photos, {batch} a step")
 
+        threads: list[float] = []
+        finetune.finetune(
+            network, train, val, p.finetune, p.seed,
+            checkpoint=checkpoint, threads=2, log=lambda _: threads.append(time.time()),
+        )  # fmt: skip
+        checkpoint.unlink()
+        processes: list[float] = []
 
-def stage(name: str) -> tuple[float, float]:
-    """Run a stage; return the shortest time between two checkpoints, and its own, in seconds."""
-    times: list[int] = []
-    started = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-m", f"meadow.{name}"], stdout=sys.stderr) as run:
-        while run.poll() is None:
-            for file in Path("cache/checkpoints").glob("*.pt"):
-                written = file.stat().st_mtime_ns
-                if written not in times:
-                    times.append(written)
-            time.sleep(0.02)
-    assert run.returncode == 0
-    return min(np.diff(times), default=0) / 1e9, time.perf_counter() - started
+        def note(_: object) -> None:  # a moment after the checkpoint was written
+            processes.append(checkpoint.stat().st_mtime)
+
+        runtime = chosen.runtime.model_copy(update={"workers": 2, "processes": 2})
+        parallel.train(p, None, checkpoint, CPU, runtime, note)
+        one, two = (np.diff(times) for times in (threads, processes))
+        print(
+            f"one process of two threads: {one.round(2)} s an epoch; two of one: {two.round(2)} s"
+        )
+        print(f"two processes have {one.min() / two.min():.3f} of the speed", flush=True)
 
 
 class Colours(nn.Module):
