@@ -48,11 +48,12 @@ class DaskCluster:
             process.wait()
 
     def start_scheduler(self) -> None:
-        """Start it, or start it again."""
+        """Start it, or start it again, and wait until it listens."""
         protocol = self.address.partition(":")[0]
         self.scheduler = self._start(
             "scheduler", f"--protocol={protocol}", "--host=127.0.0.1", f"--port={self.port}"
         )
+        self._wait(self.scheduler, "Scheduler at:")
 
     def start_workers(self, count: int, **environment: str) -> None:
         """Start workers of one thread, and wait until the scheduler knows them."""
@@ -60,12 +61,15 @@ class DaskCluster:
         started = len(self.workers)
         for _ in range(count):
             self.workers.append(self._start("worker", self.address, *options, **environment))
-        end = time.monotonic() + 60
         for worker in self.workers[started:]:
-            while "Registered to" not in (log := self.logs[worker.pid].read_text()):
-                assert worker.poll() is None, log
-                assert time.monotonic() < end, log
-                time.sleep(0.05)
+            self._wait(worker, "Registered to")
+
+    def _wait(self, process: subprocess.Popen[bytes], line: str) -> None:
+        end = time.monotonic() + 60
+        while line not in (log := self.logs[process.pid].read_text()):
+            assert process.poll() is None, log
+            assert time.monotonic() < end, log
+            time.sleep(0.05)
 
     def _start(self, kind: str, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         file = self.folder / f"{kind}{time.monotonic_ns()}.log"

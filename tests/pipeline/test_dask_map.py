@@ -127,10 +127,10 @@ def test_a_scheduler_that_stays_away_is_an_error_that_says_what_to_do(
     cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not a wait without end."""
-    monkeypatch.setattr(dask_map, "CONNECT", 2)
     work = Recorder(tmp_path / "record", 0.005)
     results = ordered(work, range(COUNT), Machines(scheduler=cluster.address), title="")
     next(results)
+    monkeypatch.setattr(dask_map, "CONNECT", 2)
     cluster.scheduler.kill()
 
     with pytest.raises(MeadowError, match=r"no Dask scheduler answers at tcp.*run this again"):
@@ -141,10 +141,10 @@ def test_workers_that_finish_nothing_are_an_error(
     cluster: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All are stopped or gone, and no other comes."""
-    monkeypatch.setattr(dask_map, "PATIENCE", 3)
     work = Recorder(tmp_path / "record", 0.005)
     results = ordered(work, range(COUNT), Machines(scheduler=cluster.address), title="")
     next(results)
+    monkeypatch.setattr(dask_map, "PATIENCE", 3)
     for worker in cluster.workers:
         worker.kill()
 
