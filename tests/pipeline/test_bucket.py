@@ -201,6 +201,18 @@ def test_an_object_that_vanishes_is_an_error(bucket: str, server: Server) -> Non
         places.read(here(), file.path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("ä b+%20&c='#.jpg", b"x"), ("empty.jpg", b"")], ids=["odd", "empty"]
+)
+def test_any_name_and_any_length_is_read(
+    bucket: str, server: Server, name: str, content: bytes
+) -> None:
+    """A name is quoted once in the address; a part of nothing is no error."""
+    server.client().put_object(Bucket=bucket, Key=f"set/gold/{name}", Body=content)
+    assert f"gold/{name}" in {file.path for file in discovery.find(here())}
+    assert places.read(here(), f"gold/{name}") == content
+
+
 def test_an_object_too_large_for_a_photo_is_not_read(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

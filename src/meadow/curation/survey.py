@@ -168,7 +168,7 @@ def survey(
     photos: list[GoodPhoto] = []
     bad: list[BadPhoto] = []
     spool = bytearray()
-    for seen in parallel.ordered(inspect, taken, machines, title="photos"):
+    for seen in parallel.ordered(inspect, taken, machines.reading(where), title="photos"):
         if isinstance(seen, BadPhoto):
             bad.append(seen)
         else:

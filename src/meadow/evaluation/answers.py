@@ -26,7 +26,7 @@ def answers(
 
     """
     work = partial(_answer, model, machines.path(where))
-    return parallel.ordered(work, rows, machines, title="evaluate")
+    return parallel.ordered(work, rows, machines.reading(where), title="evaluate")
 
 
 def _answer(model: Classifier, where: Place, row: Row) -> Answer:

@@ -7,8 +7,10 @@ the manifest. The test photos are not packed: evaluate reads their files.
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,16 +105,27 @@ def load() -> Prepared:
     try:
         about = json.loads((FOLDER / "classes.json").read_text("utf-8"))
         with (FOLDER / "manifest.csv").open(encoding="utf-8", newline="") as file:
-            rows = [_row(record) for record in csv.DictReader(file)]
+            rows = list(_rows(file))
     except FileNotFoundError:
         raise MeadowError(f"{FOLDER} is missing. Run `dvc repro prepare` or `dvc pull`.") from None
     return Prepared(about["classes"], Preprocessing(**about["preprocessing"]), rows)
 
 
-def _row(record: Mapping[str, str]) -> Row:
-    values = [record[column] for column in COLUMNS]
-    texts, numbers = values[:-3], map(int, values[-3:])
-    return Row(*texts, *numbers)  # type: ignore[arg-type]  # split is one of its three words
+def _rows(file: Iterable[str]) -> Iterator[Row]:
+    """Read rows; the same label, split or hash is one string, as a million rows hold many."""
+    lines = csv.reader(file)
+    columns = itemgetter(*map(next(lines).index, COLUMNS))
+    for line in lines:
+        path, label, split, group, sha256, pixels, *numbers = columns(line)
+        yield Row(
+            path,
+            sys.intern(label),
+            sys.intern(split),  # type: ignore[arg-type]  # one of its three words
+            sha256 if group == sha256 else group,
+            sha256,
+            pixels,
+            *map(int, numbers),
+        )
 
 
 def write_manifest(
@@ -123,7 +136,8 @@ def write_manifest(
     (folder / "classes.json").write_text(
         json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8"
     )
-    records = (dict(zip(COLUMNS, astuple(row), strict=True)) for row in rows)
+    values = attrgetter(*(field.name for field in fields(Row)))
+    records = (dict(zip(COLUMNS, values(row), strict=True)) for row in rows)
     write_csv(folder / "manifest.csv", COLUMNS, records)
 
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from meadow.pipeline.places import Place
 T = TypeVar("T")
 R = TypeVar("R")
 WINDOW = 64  # items in work or done and not yet taken: 10 MB of photos at 224 px
+WAITING = 4  # threads a core where photos come from a bucket
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Machines:
     def path(self, path: Place) -> Place:
         """Return a path as these machines find it: others share the folder, and work elsewhere."""
         return path.absolute() if self.scheduler and isinstance(path, Path) else path
+
+    def reading(self, where: Place) -> "Machines":
+        """Return these machines for work that reads each photo there: threads wait for a server."""
+        if isinstance(where, Path):
+            return self
+        return replace(self, workers=WAITING * cores(self.workers))
 
 
 HERE = Machines()
