@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from meadow.evaluation import label_issues, metrics
 from meadow.pipeline import probabilities
 from meadow.pipeline.probabilities import KEPT, likeliest, of_targets, stored
-from meadow.training import probe, softmax_regression
+from meadow.training import probe, scratch, softmax_regression
 from meadow.training.calibration import calibrate, log_softmax
 from meadow.training.probe import L2_PATH, Examples, fit, folds
 
@@ -87,13 +88,15 @@ def test_any_number_of_threads_gives_the_same_bytes(
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_large_set_has_the_bytes_that_folds_side_by_side_give(
-    monkeypatch: pytest.MonkeyPatch, workers: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int
 ) -> None:
-    """There blocks of photos are, and a block whole of what is small there is not."""
+    """There blocks of photos are side by side, and their coordinates lie in a file."""
     data = examples(n=1000, noise=3)
     monkeypatch.setattr(softmax_regression, "BLOCK", 64)
     small = fit(data, 0.1)
     monkeypatch.setattr(probe, "CROWD", 0)
+    monkeypatch.setattr(scratch, "LARGE", 0)
+    monkeypatch.setenv("MEADOW_CACHE", str(tmp_path))
     large = fit(data, 0.1, workers=workers)
 
     assert large.log_loss == small.log_loss
