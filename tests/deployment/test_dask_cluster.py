@@ -21,6 +21,7 @@ OPTIONAL = {"colorama", "nvidia-ml-py", "setuptools"}  # imported by others wher
 WORK = (
     "curation.inspection",
     "evaluation.answers",
+    "pipeline.bucket",
     "pipeline.dask_map",
     "curation.near_duplicates",
 )

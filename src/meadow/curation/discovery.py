@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def find(where: Place) -> list[PhotoFile]:
                 " then `meadow data import COPY`."
             )
     check(where, paths, tops)
-    return [PhotoFile(path, path.partition("/")[0]) for path in paths]
+    return [PhotoFile(path, sys.intern(path.partition("/")[0])) for path in paths]
 
 
 def looks_like_a_photo(name: str) -> bool:
