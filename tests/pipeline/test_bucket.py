@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from dask_cluster import DaskCluster
 from servers import KEY, SECRET, Server
 from toys import SetParams, encoded, photo
 
@@ -82,6 +83,30 @@ def test_prepare_gives_the_bytes_that_a_local_folder_gives(
     prepare()
 
     assert of_bucket == contents(manifest.FOLDER)
+
+
+def test_dask_workers_give_these_bytes(
+    bucket: str,
+    server: Server,
+    set_params: SetParams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They read the bucket with DVC's settings of whoever runs the stage, and have none."""
+    prepare()
+    by_threads = contents(manifest.FOLDER)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    Path(".dvc/config").write_text(
+        f"['remote \"photos\"']\nurl = s3://{bucket}\nendpointurl = {server.endpoint}\n"
+        f"access_key_id = {KEY}\nsecret_access_key = {SECRET}\n"
+    )
+    with DaskCluster(tmp_path / "dask") as cluster:
+        cluster.start_workers(2)
+        set_params(data={"dir": "remote://photos/set"}, runtime={"scheduler": cluster.address})
+        prepare()
+
+    assert contents(manifest.FOLDER) == by_threads
 
 
 def test_an_import_takes_what_lies_in_the_bucket(
