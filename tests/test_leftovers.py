@@ -15,14 +15,25 @@ SERVERS = {  # by name: what it needs, what starts it
     "MinIO": (("Go",), "nullcontext(Server(folder))"),
     "API server": (("Go", "etcd"), "api_server(folder)"),
     "Docker": (("container engine",), "engine(folder)"),
+    "MLflow": (
+        ("PostgreSQL", "Go"),
+        "nullcontext(MlflowServer(folder, Server(folder / 'minio')))",
+    ),
+    "Airflow": (
+        ("PostgreSQL", "Redis"),
+        "nullcontext((airflow := Airflow(folder, ROOT), airflow.worker('worker')))",
+    ),
 }
 CODE = """
 import sys, time
 from contextlib import nullcontext
 from pathlib import Path
+from airflow_servers import Airflow
+from clones import ROOT
 from cluster import api_server
 from engine import engine
 from meadow.serving.server import serving
+from mlflow_server import MlflowServer
 from servers import Server
 folder = Path(sys.argv[1])
 with {}:
