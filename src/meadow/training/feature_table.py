@@ -86,11 +86,11 @@ def read(table: sqlite3.Connection, keys: Sequence[str]) -> list[NDArray[np.floa
 
     """
     arrays: list[NDArray[np.float32]] = []
-    query = "SELECT features, texture FROM features WHERE pixels = ?"
-    for i, key in enumerate(tqdm(keys, desc="reading features", delay=2, disable=None)):
-        blobs = table.execute(query, (key,)).fetchone()
-        if blobs is None:
-            raise KeyError(key)
+    place = dict(table.execute("SELECT pixels, rowid FROM features"))
+    order = sorted(range(len(keys)), key=lambda i: place[keys[i]])  # as they lie in the file
+    query = "SELECT features, texture FROM features WHERE rowid = ?"
+    for i in tqdm(order, desc="reading features", delay=2, disable=None):
+        blobs = table.execute(query, (place[keys[i]],)).fetchone()
         row = [np.frombuffer(blob, np.float32) for blob in blobs]
         arrays = arrays or [scratch.empty((len(keys), len(vector))) for vector in row]
         for array, vector in zip(arrays, row, strict=True):
