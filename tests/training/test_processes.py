@@ -129,6 +129,28 @@ def test_each_machine_ends_with_the_same_model(prepared: Path, set_params: SetPa
 
 
 @pytest.mark.slow
+def test_a_machine_that_comes_late_joins_from_the_last_epoch(
+    prepared: Path, set_params: SetParams
+) -> None:
+    """It has none of the epochs, and gets them from the other."""
+    set_params(train={"finetune": {"epochs": 12, "patience": 12}})
+    train()
+    alone = outs()
+    set_params(runtime={"nodes": 2, "rendezvous": f"127.0.0.1:{free_port()}"})
+    other = machine(prepared)
+    with stage(prepared) as one:
+        epochs_of(prepared, one)
+        for worker in workers(one):
+            worker.suspend()  # or it would be done too early; its launcher ends it after 30 s
+        with stage(other) as two:
+            for run in (one, two):
+                _, said = run.communicate(timeout=LONG)
+                assert run.returncode == 0, said
+
+    assert outs() == outs(other) == alone
+
+
+@pytest.mark.slow
 def test_without_a_machine_that_died_the_others_go_on(
     prepared: Path, set_params: SetParams
 ) -> None:

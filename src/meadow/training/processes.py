@@ -86,6 +86,8 @@ def train(
         local_addr=here,
         max_restarts=RESTARTS,
     )
+    # Its machines share a store that those that come in a later round are not told of.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     threads = max(1, cores(runtime.workers) // runtime.processes)
     with tempfile.TemporaryDirectory() as logs, _logged(checkpoint, log), _signals():
         config.logs_specs = DefaultLogsSpecs(logs)
