@@ -189,14 +189,14 @@ def _epoch(
     shares = [replicas.share(size) for size in sizes]  # of each batch, what this process computes
     # All draws of an epoch are made here, so that they depend on nothing but seed and epoch.
     rng = np.random.default_rng([seed, epoch])
-    window = shuffle.window(math.prod(train.pixels.shape[1:]))
-    order = shuffle.order(rng, n, window)
+    extent = shuffle.Sizes.of(math.prod(train.pixels.shape[1:]))
+    order = shuffle.order(rng, n, extent)
     warps = _warps(rng, n, p.augment)
     device, targets = replicas.device, torch.from_numpy(train.targets)
     places = [
         slice(at + part.start, at + part.stop) for at, part in zip(edges, shares, strict=False)
     ]
-    photos = shuffle.read(train.pixels, order, places, window)
+    photos = shuffle.read(train.pixels, order, places, extent)
     losses = []
 
     def load(batch: tuple[slice, NDArray[np.uint8]]) -> list[Tensor]:
