@@ -13,7 +13,8 @@ from clones import attempt, runner
 from servers import BUCKET, KEY, SECRET, Server, meadow, point, small_project
 
 from meadow.errors import MeadowError
-from meadow.storage import local_config, s3_remote
+from meadow.pipeline import s3
+from meadow.storage import local_config
 from meadow.storage.s3_remote import MissingError, Remote
 
 pytestmark = pytest.mark.slow
@@ -208,7 +209,7 @@ def test_only_a_404_of_the_object_is_a_missing_object(
             pass
 
     silent = threading.Event()
-    monkeypatch.setattr(s3_remote, "TIMEOUT", 0.2)
+    monkeypatch.setattr(s3, "TIMEOUT", 0.2)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
         threading.Thread(target=web.serve_forever, args=(0.01,)).start()
         modify("endpointurl", f"http://127.0.0.1:{web.server_port}")
