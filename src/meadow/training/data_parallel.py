@@ -59,6 +59,8 @@ class DataParallel:
     ) -> None:
         # PyTorch's own threads would cut sums differently for each number of threads.
         torch.set_num_threads(1)
+        # or all is written twice; a property that type checkers do not see
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # On a GPU PyTorch warns of the few operations for which it has none.
         torch.use_deterministic_algorithms(True, warn_only=device.gpu)
         threads = 1 if device.gpu else threads
