@@ -10,7 +10,7 @@ from pathlib import Path
 from tools import need
 
 from meadow.pipeline.ports import free_port
-from meadow.serving.parent import end_with_parent
+from meadow.serving.parent import kill_with_parent
 
 HERE = Path(__file__).parent
 
@@ -80,7 +80,7 @@ class DaskCluster:
                 env={**self.environment, **environment},
                 stdout=log,
                 stderr=log,
-                preexec_fn=end_with_parent,
+                preexec_fn=kill_with_parent,
             )
         self.logs[process.pid] = file
         return process
