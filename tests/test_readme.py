@@ -41,7 +41,7 @@ def test_a_command_of_the_readme_exists(command: str) -> None:
         elif program == "meadow":
             _parser(Path()).parse_args(arguments)
         else:
-            assert program in {"dvc", "curl", "git", "source", "cp", "mv", "cd"}, program
+            assert program in {"aws", "dvc", "curl", "git", "source", "cp", "mv", "cd"}, program
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
