@@ -17,7 +17,10 @@ from packaging.utils import canonicalize_name
 FOLDER = ROOT / "deploy/dask"
 OPERATOR = "dask-kubernetes==2026.3.0"
 SCHEMA = "dask_kubernetes/operator/deployment/helm/dask-kubernetes-operator/crds/daskcluster.yaml"
-OPTIONAL = {"colorama", "nvidia-ml-py", "setuptools"}  # imported by others where they are there
+OPTIONAL = {  # imported by others where they are there, and by tests of all branches
+    *("colorama", "nvidia-ml-py", "setuptools"),
+    "coverage",
+}
 WORK = (
     "curation.inspection",
     "evaluation.answers",

@@ -75,22 +75,22 @@ def train(
             f" {torch.accelerator.device_count()} GPUs is each process's; set it to that number."
         )
     here = _address(runtime.rendezvous) if runtime.rendezvous else "127.0.0.1"
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=runtime.nodes,
-        nproc_per_node=runtime.processes,
-        run_id="meadow",
-        rdzv_backend="c10d",
-        rdzv_endpoint=runtime.rendezvous or "127.0.0.1:0",
-        rdzv_configs={"last_call_timeout": LATE},
-        local_addr=here,
-        max_restarts=RESTARTS,
-    )
     # Its machines share a store that those that come in a later round are not told of.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     threads = max(1, cores(runtime.workers) // runtime.processes)
     with tempfile.TemporaryDirectory() as logs, _logged(checkpoint, log), _signals():
-        config.logs_specs = DefaultLogsSpecs(logs)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=runtime.nodes,
+            nproc_per_node=runtime.processes,
+            run_id="meadow",
+            rdzv_backend="c10d",
+            rdzv_endpoint=runtime.rendezvous or "127.0.0.1:0",
+            rdzv_configs={"last_call_timeout": LATE},
+            local_addr=here,
+            max_restarts=RESTARTS,
+            logs_specs=DefaultLogsSpecs(logs),
+        )
         try:
             errors = elastic_launch(config, _worker)(p, head, checkpoint, device, threads, here)
         except ChildFailedError as failed:
