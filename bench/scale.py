@@ -4,7 +4,7 @@ python bench/scale.py [COUNT ...]    # 400 4000 40000 400000
 
 The photos are 1/f noise of 64 px in 10 classes, and the network is a small one at 32 px, so that
 what grows with the number of photos shows. They are drawn into the temporary folder: 4 KB each on
-most file systems. The last line of a stage says how its CPU time grew from the size before.
+most file systems. The last column says how a stage's CPU time grew from the size before.
 """
 
 import math
@@ -41,6 +41,7 @@ def measure(stage: str, folder: Path) -> tuple[float, float, float]:
     if (child := os.fork()) == 0:
         os.chdir(folder)
         os.environ["MEADOW_CACHE"] = str(folder / "cache")
+        os.dup2(2, 1)  # the table alone is on standard output
         os.execv(sys.executable, [sys.executable, "-m", f"meadow.{stage}"])  # noqa: S606
     _, status, usage = os.wait4(child, 0)
     if status:
