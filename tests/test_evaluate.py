@@ -71,6 +71,7 @@ def test_a_probe_is_cross_validated_on_the_other_photos(in_built: Path) -> None:
     assert figures["cv_log_loss"] < np.log(2)
 
 
+@pytest.mark.slow
 def test_of_very_many_classes_the_likeliest_go_through_all_stages(
     project: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:

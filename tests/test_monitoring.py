@@ -52,6 +52,7 @@ def checked(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("Prometheus")
 def test_their_own_tools_find_nothing_wrong() -> None:
     """Configuration, rules and routes."""
@@ -66,6 +67,7 @@ def test_their_own_tools_find_nothing_wrong() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.needs("Prometheus")
 @pytest.mark.parametrize("expression", ["vector(1)", "vector(1) < 0"], ids=["always", "never"])
 def test_each_alert_is_seen_to_fire_and_not_to_fire(expression: str, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def prepared_set(toy_set: Path) -> Path:
     return toy_set
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["probe", "finetune"])
 def test_same_inputs_same_bytes_at_any_number_of_threads(
     prepared_set: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch, method: str
@@ -70,6 +71,7 @@ def test_same_inputs_same_bytes_at_any_number_of_threads(
     assert first == hashes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["probe", "finetune"])
 def test_the_saved_weights_give_the_answers_of_the_served_graph(
     prepared_set: Path, set_params: SetParams, method: str
@@ -103,6 +105,7 @@ def test_the_graph_is_one_valid_file_without_traces_of_the_machine(prepared_set:
     assert str(Path.cwd()).encode() not in (MODEL / "model.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_probe_on_known_photos_does_not_import_pytorch(
     prepared_set: Path, set_params: SetParams
 ) -> None:
@@ -130,6 +133,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_per_photo_and_network(
     prepared_set: Path, set_params: SetParams, computed: list[int]
 ) -> None:
@@ -179,6 +183,7 @@ def test_of_ten_photos_more_only_these_are_computed_in_int8_too(
     assert hashes() == model
 
 
+@pytest.mark.slow
 def test_a_failed_export_leaves_nothing_in_the_cache(
     prepared_set: Path, set_params: SetParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +205,7 @@ def test_a_failed_export_leaves_nothing_in_the_cache(
     train.train()
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_named(prepared_set: Path, set_params: SetParams) -> None:
     """It may be removed; nothing in it is worth anything but time."""
     set_params(train={"method": "probe"})
@@ -231,6 +237,7 @@ def test_a_photo_too_small_for_the_network_is_an_error(
         train.train()
 
 
+@pytest.mark.slow
 def test_pretrained_weights_are_used(prepared_set: Path, set_params: SetParams) -> None:
     """The features of another start are other features, whatever its number of classes."""
     path = state_dict_of("shufflenet_v2_x0_5", classes=7)
@@ -241,6 +248,7 @@ def test_pretrained_weights_are_used(prepared_set: Path, set_params: SetParams) 
     assert about["weights"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture_are_refused(
     prepared_set: Path, set_params: SetParams
 ) -> None:
@@ -261,6 +269,7 @@ def test_weights_outside_of_the_tracked_folder_are_refused(
         train.train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["shufflenet_v2_x0_5", "timm/lcnet_050"])
 def test_without_a_network_imagenet_weights_are_an_error_that_helps(
     prepared_set: Path, set_params: SetParams, tmp_path: Path, arch: str
@@ -286,6 +295,7 @@ def test_without_a_network_imagenet_weights_are_an_error_that_helps(
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_packaged_weights_are_used(prepared_set: Path, set_params: SetParams) -> None:
     """Of the installed package, without a network; model.json says which they are."""
     arch = "timm/tf_efficientnet_lite0"
@@ -295,6 +305,7 @@ def test_packaged_weights_are_used(prepared_set: Path, set_params: SetParams) ->
     assert Classifier.load().about["weights"] == PACKAGED[arch].sha256
 
 
+@pytest.mark.slow
 def test_finetune_goes_on_from_a_probe_of_the_train_photos(
     prepared_set: Path, set_params: SetParams
 ) -> None:
@@ -354,6 +365,7 @@ def test_a_damaged_package_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path:
         Weights.of("packaged", arch)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     prepared_set: Path, set_params: SetParams
 ) -> None:

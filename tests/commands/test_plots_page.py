@@ -12,6 +12,7 @@ from meadow.commands import plots_page
 CURVES = ["confusion", "roc", "reliability", "abstention", "log_loss"]
 
 
+@pytest.mark.slow
 def test_dvc_plots_draws_without_a_network(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser
 ) -> None:

@@ -17,10 +17,8 @@ from packaging.utils import canonicalize_name
 FOLDER = ROOT / "deploy/dask"
 OPERATOR = "dask-kubernetes==2026.3.0"
 SCHEMA = "dask_kubernetes/operator/deployment/helm/dask-kubernetes-operator/crds/daskcluster.yaml"
-OPTIONAL = {  # imported by others where they are there, and by tests of all branches
-    *("colorama", "nvidia-ml-py", "setuptools"),
-    "coverage",
-}
+# Imported by others where they are there, and by tests of all branches.
+OPTIONAL = {"colorama", "coverage", "nvidia-ml-py", "setuptools"}
 WORK = (
     "curation.inspection",
     "evaluation.answers",

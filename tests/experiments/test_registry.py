@@ -107,6 +107,7 @@ def test_the_reason_of_an_override_is_in_the_tag(run: Run) -> None:
     assert "The gate's verdict is overridden: the old one is worse on snow" in text
 
 
+@pytest.mark.slow
 def test_rollbacks_go_back_version_by_version(run: Run) -> None:
     """The second one does not bring back what the first one removed."""
     for name in ("v1.0.0", "v1.1.0"):

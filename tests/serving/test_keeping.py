@@ -118,6 +118,7 @@ def disk(folder: Path) -> int:
     return sum(-(-file.stat().st_size // 4096) * 4096 for file in folder.glob("*-*"))
 
 
+@pytest.mark.slow
 def test_several_workers_share_a_folder(make: Make) -> None:
     """All together fill it, and no more; each may remove what another wrote."""
     keepers = [make(keep_max=2**20, workers=3) for _ in range(3)]

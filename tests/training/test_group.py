@@ -129,6 +129,7 @@ def together(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_have_what_one_has(tmp_path: Path) -> None:
     """Sums to the bit, rows in order, the state that is farthest, the first one's values."""
     commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]

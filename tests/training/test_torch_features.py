@@ -33,6 +33,7 @@ def computed(device: Device | None) -> np.ndarray:
     return np.hstack(features.frozen(network, digest, parts, machines=HERE, gpu=gpu))
 
 
+@pytest.mark.slow
 @ON_DEVICES
 def test_features_of_a_device_are_those_of_the_cpu(ready: None, device: Device) -> None:
     """Within 1e-4 of their length in float32, and 2 % in bfloat16; each in a table of its own."""
@@ -76,6 +77,7 @@ def test_a_gpu_is_asked_where_it_can_compute_what_is_served(
         chosen(device="mps")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["probe", "finetune"])
 def test_a_training_takes_its_features_from_the_device(
     ready: None, set_params: SetParams, monkeypatch: pytest.MonkeyPatch, method: str
